@@ -1,0 +1,2 @@
+//! AppMóvil.
+fn main() {}
