@@ -19,12 +19,16 @@
 //!
 //! The table of operations that this drawing shows is [`operations::TABLE`].
 
+pub mod audit;
+pub mod base64url;
 pub mod entropy;
 pub mod id;
 pub mod otp;
 pub mod otpauth;
 pub mod protocol;
 pub mod qr;
+pub mod seal;
 pub mod secret;
 pub mod text;
 pub mod time;
+pub mod verifier;

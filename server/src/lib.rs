@@ -1,1 +1,3 @@
-//! Server.
+//! The server: who may ask, what is stored, what is shown.
+
+pub mod store;
