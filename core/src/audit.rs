@@ -16,8 +16,8 @@ use std::fmt;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use crate::base64url;
+use crate::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use crate::time::Timestamp;
 
 /// Who did it.
@@ -242,7 +242,8 @@ mod tests {
         (1..=length)
             .map(|n| {
                 let at = Timestamp::from_seconds(1_000);
-                let draft = Draft::new(CompanyId::BANK, at, "token.issued", Actor::System).with("n", n);
+                let draft =
+                    Draft::new(CompanyId::BANK, at, "token.issued", Actor::System).with("n", n);
                 let record = head.append(&draft);
                 head = Head { sequence: record.sequence, hash: record.hash };
                 record

@@ -19,16 +19,25 @@
 //!
 //! The table of operations that this drawing shows is [`operations::TABLE`].
 
+pub mod approval;
 pub mod audit;
 pub mod base64url;
+pub mod device;
+pub mod enrollment;
 pub mod entropy;
 pub mod id;
+pub mod language;
+pub mod operations;
 pub mod otp;
 pub mod otpauth;
+pub mod person;
+pub mod policy;
+pub mod problem;
 pub mod protocol;
 pub mod qr;
 pub mod seal;
 pub mod secret;
 pub mod text;
 pub mod time;
+pub mod token;
 pub mod verifier;

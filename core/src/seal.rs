@@ -7,9 +7,9 @@ use std::fmt;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::base64url;
 use crate::entropy::{self, Entropy};
 use crate::id::{CompanyId, TokenId};
-use crate::base64url;
 use crate::secret::Seed;
 
 /// A master key: 32 bytes and the name that stands in everything sealed under it.
@@ -37,7 +37,10 @@ pub enum SealError {
 impl MasterKey {
     /// A new key, named by 8 random characters.
     pub fn generate(entropy: &dyn Entropy) -> Self {
-        Self { id: base64url::encode(&entropy::bytes::<6>(entropy)), bytes: entropy::bytes(entropy) }
+        Self {
+            id: base64url::encode(&entropy::bytes::<6>(entropy)),
+            bytes: entropy::bytes(entropy),
+        }
     }
 
     /// Its name.
@@ -174,14 +177,19 @@ impl Keyring {
     }
 
     /// Opens what was sealed for `purpose`.
-    pub fn open(&self, sealed: &Sealed, purpose: &Purpose<'_>) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub fn open(
+        &self,
+        sealed: &Sealed,
+        purpose: &Purpose<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let mut parts = sealed.0.split('.');
         let (Some(id), Some(nonce), Some(text), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(SealError::Malformed);
         };
-        let (_, key) = self.keys.iter().find(|(name, _)| name == id).ok_or(SealError::UnknownKey)?;
+        let (_, key) =
+            self.keys.iter().find(|(name, _)| name == id).ok_or(SealError::UnknownKey)?;
         let nonce = base64url::decode(nonce).ok_or(SealError::Malformed)?;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_| SealError::Malformed)?;
         let mut buffer = Zeroizing::new(base64url::decode(text).ok_or(SealError::Malformed)?);
@@ -219,7 +227,8 @@ mod tests {
         let entropy = Seeded::new(3);
         let ring = Keyring::new(MasterKey::generate(&entropy), []);
         let seed = Seed::generate(32, &entropy);
-        let place = |token, generation| Purpose::Seed { company: CompanyId::BANK, token, generation };
+        let place =
+            |token, generation| Purpose::Seed { company: CompanyId::BANK, token, generation };
         let sealed = ring.seal_seed(&seed, &place(token(1), 1), &entropy);
 
         let opened = ring.open_seed(&sealed, &place(token(1), 1)).ok().expect("opens in its place");
@@ -256,7 +265,9 @@ mod tests {
         let ring = Keyring::new(MasterKey::generate(&entropy), []);
         let purpose = Purpose::Other { kind: "test", company: CompanyId::BANK, id: "1" };
         let nonces: std::collections::HashSet<String> = (0..10_000)
-            .map(|_| ring.seal(b"", &purpose, &entropy).0.split('.').nth(1).expect("a nonce").into())
+            .map(|_| {
+                ring.seal(b"", &purpose, &entropy).0.split('.').nth(1).expect("a nonce").into()
+            })
             .collect();
         assert_eq!(nonces.len(), 10_000);
     }

@@ -129,7 +129,11 @@ mod tests {
         parameters.code(&seed(), parameters.step_at(Timestamp::from_seconds(seconds)))
     }
 
-    fn attempt(counters: Counters, code: &Code, seconds: i64) -> Result<(Verdict, Counters), Locked> {
+    fn attempt(
+        counters: Counters,
+        code: &Code,
+        seconds: i64,
+    ) -> Result<(Verdict, Counters), Locked> {
         let now = Timestamp::from_seconds(seconds);
         let claimed = counters.claim(&Lockout::DEFAULT, now)?;
         Ok(claimed.check(&seed(), &Parameters::APP_MOVIL, code, now))
@@ -163,14 +167,16 @@ mod tests {
             counters = attempt(counters, &wrong, NOW).expect("not locked").1;
         }
         assert!(matches!(attempt(counters, &code(NOW), NOW), Err(Locked::Waiting(_))));
-        let (verdict, after) = attempt(counters, &code(NOW + 25), NOW + 25).expect("the wait is over");
+        let (verdict, after) =
+            attempt(counters, &code(NOW + 25), NOW + 25).expect("the wait is over");
         assert!(matches!(verdict, Verdict::Accepted(_)));
         assert_eq!((after.failures, after.waits_until), (0, None));
     }
 
     #[test]
     fn security_24_an_accepted_step_kills_all_before_it() {
-        let (verdict, counters) = attempt(Counters::default(), &code(NOW), NOW).expect("not locked");
+        let (verdict, counters) =
+            attempt(Counters::default(), &code(NOW), NOW).expect("not locked");
         assert!(matches!(verdict, Verdict::Accepted(_)));
         assert_eq!(attempt(counters, &code(NOW), NOW).expect("not locked").0, Verdict::Used);
         assert_eq!(attempt(counters, &code(NOW - 30), NOW).expect("not locked").0, Verdict::Used);

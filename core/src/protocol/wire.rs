@@ -23,6 +23,7 @@ use super::activation::ActivationName;
 use super::bytes::{Mac, Nonce, present};
 use super::jwk::JwkSet;
 use crate::id::{DeviceId, EnrollmentId, OperationId, TokenId};
+use crate::otp::Code;
 use crate::secret::SecretText;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -30,6 +31,11 @@ use crate::time::Timestamp;
 /// Writes a secret into the one body that carries it.
 fn exposed<S: Serializer>(secret: &SecretText, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
+}
+
+/// Writes a code into the one body that carries it.
+fn exposed_code<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.expose())
 }
 
 /// A signed message as the body of a request or an answer: its exact text.
@@ -71,6 +77,10 @@ pub struct Bound {
     /// The access token for the device API, bound to the phone's key (RFC 9449 section 6).
     #[serde(serialize_with = "exposed")]
     pub device_token: SecretText,
+    /// Present where a phone bound before has to agree first: the number to type there, which the
+    /// new phone shows. Until then the new phone can do nothing.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub match_number: Option<String>,
 }
 
 /// The tokens that the phone's owner holds.
@@ -142,8 +152,10 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceState {
+    /// Not yet: a phone bound before it has to agree.
+    Waiting,
     /// It may.
-    Active,
+    Bound,
     /// Not for now: its counter went back, so that there may be two of it.
     Suspended,
     /// Never again.
@@ -180,9 +192,9 @@ pub struct OpenEnrollment {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirm {
-    /// The code: ASCII digits.
-    #[serde(serialize_with = "exposed")]
-    pub code: SecretText,
+    /// The code of the new generation.
+    #[serde(serialize_with = "exposed_code")]
+    pub code: Code,
 }
 
 /// The generation is live, and the one before it dead.

@@ -405,7 +405,7 @@ fn read<R: Record>(row: Row) -> Result<Versioned<R>, StoreError> {
     Ok(Versioned { record, version: row.version })
 }
 
-fn row_of<R: Record>(record: &R, version: i64) -> Row {
+pub(crate) fn row_of<R: Record>(record: &R, version: i64) -> Row {
     Row {
         company: record.company(),
         id: record.id(),

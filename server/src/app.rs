@@ -1,0 +1,162 @@
+//! What every part of the server works with: the store, the keys, the clock, the randomness, and
+//! whom to wake. One value, made at start and shared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+use semilla_core::audit;
+use semilla_core::entropy::Entropy;
+use semilla_core::id::CompanyId;
+use semilla_core::protocol::jwk::{JwkSet, SigningKey};
+use semilla_core::seal::{Keyring, Purpose, Sealed};
+use semilla_core::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::records::Setting;
+use crate::store::{Batch, Records, Store, StoreError, Topic};
+
+/// The operating system's generator.
+#[derive(Debug, Default)]
+pub struct SystemEntropy(SystemRandom);
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, out: &mut [u8]) {
+        use ring::rand::SecureRandom;
+        // Without randomness there is no key worth having: nothing may go on.
+        self.0.fill(out).expect("the operating system has random bytes");
+    }
+}
+
+/// The keys a server signs with.
+pub struct ServerKeys {
+    /// The key that signs now.
+    pub signing: SigningKey,
+    /// All its public keys, as the exact text that phones pin.
+    pub public: JwkSet,
+    /// What idempotency keys and requests are hashed with: 32 bytes.
+    pub idempotency: Zeroizing<Vec<u8>>,
+}
+
+/// What every part of the server works with.
+pub struct App {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// What seals and opens at rest.
+    pub keyring: Keyring,
+    /// What signs.
+    pub keys: ServerKeys,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// The same for signatures, which `ring` wants from its own source.
+    pub random: SystemRandom,
+    /// The server's address as its callers know it: `iss`, and what codes and phones name.
+    pub issuer: String,
+    /// Set once the server is to stop: whoever waits for something gives up.
+    pub stopping: CancellationToken,
+    /// How many failed codes within a minute, over all companies, raise the alarm (security 20).
+    pub alarm_failures_per_minute: u32,
+    /// The failures of the last minute.
+    pub failures: crate::workflow::codes::FailureWindow,
+}
+
+impl App {
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until `ready` has something to say, or `patience` is over, or the server stops.
+    /// `ready` is asked first, and again whenever something of `topic` became durable.
+    pub async fn wait_for<T, F>(
+        &self,
+        topic: &Topic,
+        patience: Duration,
+        mut ready: impl FnMut() -> F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = Result<Option<T>, StoreError>>,
+    {
+        let deadline = tokio::time::Instant::now() + patience;
+        // Subscribed before the first look, so that nothing falls in between.
+        let mut news = self.store.subscribe();
+        loop {
+            if let Some(found) = ready().await? {
+                return Ok(Some(found));
+            }
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(deadline) => return Ok(None),
+                    () = self.stopping.cancelled() => return Ok(None),
+                    told = news.recv() => match told {
+                        Ok(topics) if topics.contains(topic) => break,
+                        Ok(_) => {}
+                        // Too much happened to have heard it all: look.
+                        Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => break,
+                        Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(None),
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// Opens the keys that are kept in `store`, or makes and keeps the first ones.
+pub async fn server_keys(
+    store: &dyn Store,
+    keyring: &Keyring,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<ServerKeys, KeysError> {
+    let signing = kept_secret(store, keyring, entropy, now, "signing-key", || {
+        SigningKey::generate(&SystemRandom::new()).map_err(|_| KeysError::Unreadable)
+    })
+    .await?;
+    let idempotency = kept_secret(store, keyring, entropy, now, "idempotency-key", || {
+        Ok(Zeroizing::new(semilla_core::entropy::bytes::<32>(entropy).to_vec()))
+    })
+    .await?;
+    let signing = SigningKey::from_pkcs8(&signing).map_err(|_| KeysError::Unreadable)?;
+    let public = JwkSet::of(&[signing.public()]);
+    Ok(ServerKeys { signing, public, idempotency })
+}
+
+async fn kept_secret(
+    store: &dyn Store,
+    keyring: &Keyring,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+    name: &str,
+    make: impl Fn() -> Result<Zeroizing<Vec<u8>>, KeysError>,
+) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let purpose = Purpose::Other { kind: "secret", company: CompanyId::BANK, id: name };
+    if let Some(kept) = store.get::<Setting>(CompanyId::BANK, name).await? {
+        return Ok(keyring.open(&Sealed::from_stored(kept.record.value), &purpose)?);
+    }
+    let made = make()?;
+    let sealed = keyring.seal(&made, &purpose, entropy);
+    let mut batch = Batch::default();
+    batch.insert(&Setting { name: name.to_owned(), value: sealed.as_str().to_owned() });
+    let record = audit::Draft::new(CompanyId::BANK, now, "key.created", audit::Actor::Local);
+    batch.audit.push(record.with("name", name));
+    store.commit(batch).await?;
+    Ok(made)
+}
+
+/// Why there are no keys to sign with.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The master key is not the one the database was sealed under (security 33).
+    #[error("the server's keys do not open: this master key belongs to another database ({0})")]
+    Sealed(#[from] semilla_core::seal::SealError),
+    /// What opened is no key.
+    #[error("the signing key does not read")]
+    Unreadable,
+}

@@ -1,0 +1,337 @@
+//! What the product stores, and where: each record's table and the columns that queries need
+//! beside its JSON. The order of a record's `columns` is the order of its table's.
+
+use std::fmt;
+
+use semilla_core::device::{Device, DeviceState};
+use semilla_core::enrollment::{Activation, Enrollment};
+use semilla_core::approval::Operation;
+use semilla_core::id::{ClientId, CompanyId, DeviceId, OperationId, TokenId, UserId};
+use semilla_core::person::{Company, User};
+use semilla_core::seal::Sealed;
+use semilla_core::text::{Name, fold};
+use semilla_core::time::Timestamp;
+use semilla_core::token::{Custody, Token};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Record, Table, Value};
+
+macro_rules! record {
+    ($type:ty, $table:literal, company: $company:expr, id: $id:expr, [$($column:literal => $value:expr),* $(,)?]) => {
+        impl Record for $type {
+            const TABLE: &'static Table = &Table { name: $table, columns: &[$($column),*] };
+            fn company(&self) -> CompanyId {
+                let company: fn(&Self) -> CompanyId = $company;
+                company(self)
+            }
+            fn id(&self) -> String {
+                let id: fn(&Self) -> String = $id;
+                id(self)
+            }
+            fn columns(&self) -> Vec<Value> {
+                vec![$({ let value: fn(&Self) -> Value = $value; value(self) }),*]
+            }
+        }
+    };
+}
+
+record!(Company, "companies", company: |_| CompanyId::BANK, id: |it| it.id.to_string(), [
+    "name" => |it| it.name.folded().into(),
+    "state" => |it| if it.active { "active" } else { "inactive" }.into(),
+]);
+
+record!(User, "users", company: |it| it.company, id: |it| it.id.to_string(), [
+    "login" => |it| it.login.as_str().into(),
+    "name_folded" => |it| it.name.folded().into(),
+    "role" => |it| it.role.name().into(),
+    "state" => |it| if it.active { "active" } else { "inactive" }.into(),
+]);
+
+/// A token as stored: with the name of its holder, so that lists sort and search by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredToken {
+    /// The token.
+    pub token: Token,
+    /// Its holder's name, as it was last told.
+    pub holder_name: Option<Name>,
+    /// When anything of it last changed.
+    pub updated: Timestamp,
+}
+
+record!(StoredToken, "tokens", company: |it| it.token.company, id: |it| it.token.id.to_string(), [
+    "serial" => |it| it.token.serial.as_str().into(),
+    "kind" => |it| it.token.kind.name().into(),
+    "state" => |it| it.token.state().name().into(),
+    "holder" => |it| it.token.holder().map(|holder| holder.to_string()).into(),
+    "holder_name_folded" => |it| it.holder_name.as_ref().map(|name| fold(name.as_str())).into(),
+    "device" => |it| it.token.live().and_then(|live| live.custody.device()).map(|id| id.to_string()).into(),
+    "updated" => |it| it.updated.into(),
+]);
+
+/// A generation's life, without its seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// Whose company's.
+    pub company: CompanyId,
+    /// Of which token.
+    pub token: TokenId,
+    /// Its number.
+    pub number: u32,
+    /// Whose it was.
+    pub holder: UserId,
+    /// Where it was.
+    pub custody: Custody,
+    /// Since when it was live.
+    pub live_since: Timestamp,
+    /// Since when its seed is destroyed.
+    pub destroyed: Option<Timestamp>,
+}
+
+impl Generation {
+    /// Its name among the company's generations.
+    pub fn id_of(token: TokenId, number: u32) -> String {
+        format!("{token}:{number:010}")
+    }
+}
+
+record!(Generation, "generations", company: |it| it.company, id: |it| Generation::id_of(it.token, it.number), [
+    "token" => |it| it.token.to_string().into(),
+    "state" => |it| if it.destroyed.is_some() { "destroyed" } else { "kept" }.into(),
+]);
+
+record!(Device, "devices", company: |it| it.company, id: |it| it.id.to_string(), [
+    "user" => |it| it.user.to_string().into(),
+    "state" => |it| it.state.name().into(),
+]);
+
+/// The states in which a phone is a phone of its person.
+pub const DEVICE_STATES_HELD: [&str; 2] = ["bound", "suspended"];
+
+/// Whether a phone may be asked for approvals and fetch what is its person's.
+pub fn is_trusted(device: &Device) -> bool {
+    device.state == DeviceState::Bound
+}
+
+record!(Enrollment, "enrollments", company: |it| it.company, id: |it| it.id.to_string(), [
+    "token" => |it| it.token.to_string().into(),
+    "holder" => |it| it.holder.to_string().into(),
+    "state" => |it| if it.state.is_open() { "open" } else { it.state.name() }.into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+record!(Operation, "operations", company: |it| it.company, id: |it| it.id.to_string(), [
+    "token" => |it| it.token.as_ref().map(|token| token.id.to_string()).into(),
+    "state" => |it| it.state.name().into(),
+    "expires" => |it| it.expires.into(),
+    "asker" => |it| it.asker.to_string().into(),
+]);
+
+record!(Activation, "activations", company: |it| it.company, id: |it| it.name.clone(), [
+    "user" => |it| it.user.to_string().into(),
+    "state" => |it| if it.is_live(Timestamp::from_milliseconds(0)) { "live" } else { "ended" }.into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+/// What a program may do (protocol: scopes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ApiScope {
+    /// Read tokens and operations.
+    #[serde(rename = "tokens:read")]
+    TokensRead,
+    /// Assign tokens, open enrollments.
+    #[serde(rename = "tokens:assign")]
+    TokensAssign,
+    /// Block tokens, revoke phones.
+    #[serde(rename = "tokens:block")]
+    TokensBlock,
+    /// Ask for release, unblock and rotate.
+    #[serde(rename = "tokens:release")]
+    TokensRelease,
+    /// Check codes.
+    #[serde(rename = "otp:verify")]
+    OtpVerify,
+    /// Receive activation codes, to deliver them to their holders.
+    #[serde(rename = "enrollments:deliver")]
+    EnrollmentsDeliver,
+    /// People and their phones.
+    #[serde(rename = "users:manage")]
+    UsersManage,
+    /// The company's policy.
+    #[serde(rename = "policies:manage")]
+    PoliciesManage,
+    /// The company's audit trail.
+    #[serde(rename = "audit:read")]
+    AuditRead,
+    /// The bank's: issue, allot, withdraw, retire.
+    #[serde(rename = "stock:manage")]
+    StockManage,
+    /// The bank's: companies, their first administrators and their programs.
+    #[serde(rename = "companies:manage")]
+    CompaniesManage,
+}
+
+impl ApiScope {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::TokensRead,
+        Self::TokensAssign,
+        Self::TokensBlock,
+        Self::TokensRelease,
+        Self::OtpVerify,
+        Self::EnrollmentsDeliver,
+        Self::UsersManage,
+        Self::PoliciesManage,
+        Self::AuditRead,
+        Self::StockManage,
+        Self::CompaniesManage,
+    ];
+
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokensRead => "tokens:read",
+            Self::TokensAssign => "tokens:assign",
+            Self::TokensBlock => "tokens:block",
+            Self::TokensRelease => "tokens:release",
+            Self::OtpVerify => "otp:verify",
+            Self::EnrollmentsDeliver => "enrollments:deliver",
+            Self::UsersManage => "users:manage",
+            Self::PoliciesManage => "policies:manage",
+            Self::AuditRead => "audit:read",
+            Self::StockManage => "stock:manage",
+            Self::CompaniesManage => "companies:manage",
+        }
+    }
+
+    /// Whether only the bank's programs may have it.
+    pub fn is_of_bank(self) -> bool {
+        matches!(self, Self::StockManage | Self::CompaniesManage)
+    }
+
+    /// The scope of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+}
+
+impl fmt::Display for ApiScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A program that holds credentials for the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Its id, which is its `client_id`.
+    pub id: ClientId,
+    /// Whose: a company's, or the bank's.
+    pub company: CompanyId,
+    /// What people call it.
+    pub name: Name,
+    /// SHA-256 of its secret, base64url. The secret has 256 random bits, so that no slower
+    /// function would add anything.
+    pub secret_sha256: String,
+    /// What it may do.
+    pub scopes: Vec<ApiScope>,
+    /// In whose names.
+    pub askers: Vec<UserId>,
+    /// Whether it may do anything.
+    pub active: bool,
+}
+
+record!(Client, "clients", company: |it| it.company, id: |it| it.id.to_string(), [
+    "state" => |it| if it.active { "active" } else { "inactive" }.into(),
+]);
+
+/// An access token that was given out; the token itself is known to its client alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessToken {
+    /// SHA-256 of the token, base64url.
+    pub sha256: String,
+    /// The client's company.
+    pub company: CompanyId,
+    /// Which client's.
+    pub client: ClientId,
+    /// What it is good for: at most what the client may do.
+    pub scopes: Vec<ApiScope>,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+record!(AccessToken, "access_tokens", company: |it| it.company, id: |it| it.sha256.clone(), [
+    "client" => |it| it.client.to_string().into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+/// The answer to a request with an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdempotentAnswer {
+    /// The client's company.
+    pub company: CompanyId,
+    /// Which client's key.
+    pub client: ClientId,
+    /// The key, as HMAC.
+    pub key: String,
+    /// The method, path and body that came with it, as HMAC.
+    pub request: String,
+    /// The answer, sealed: it may hold an activation code.
+    pub answer: Sealed,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+record!(IdempotentAnswer, "idempotency", company: |it| it.company, id: |it| format!("{}:{}", it.client, it.key), [
+    "client" => |it| it.client.to_string().into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+/// Something of the server's own, under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// What it is; sealed, where that matters.
+    pub value: String,
+}
+
+record!(Setting, "settings", company: |_| CompanyId::BANK, id: |it| it.name.clone(), []);
+
+/// That a phone was asked: what an inbox lists, and how an answer finds its operation, also where
+/// an operator's phone was asked for a company's operation. It stays for a while once answered, so
+/// that a phone that lost the reply and asks again is told what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxItem {
+    /// The company of the phone.
+    pub company: CompanyId,
+    /// The phone.
+    pub device: DeviceId,
+    /// The operation.
+    pub operation: OperationId,
+    /// The company of the operation.
+    pub of: CompanyId,
+    /// Whether an answer is still wanted.
+    pub open: bool,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+impl InboxItem {
+    /// Its name among the company's items.
+    pub fn id_of(device: DeviceId, operation: OperationId) -> String {
+        format!("{device}:{operation}")
+    }
+}
+
+record!(InboxItem, "inbox", company: |it| it.company, id: |it| InboxItem::id_of(it.device, it.operation), [
+    "device" => |it| it.device.to_string().into(),
+    "state" => |it| if it.open { "open" } else { "closed" }.into(),
+    "expires" => |it| it.expires.into(),
+]);
