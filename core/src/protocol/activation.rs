@@ -294,3 +294,142 @@ fn percent_decoded(text: &str) -> Result<Zeroizing<String>, MessageError> {
     let text = std::str::from_utf8(&bytes).map_err(|_| MessageError::Malformed)?;
     Ok(Zeroizing::new(text.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::testing::Seeded;
+
+    fn code() -> ActivationCode {
+        ActivationCode::parse("7ZQ4-K2M9-XH0T-B6WJ").expect("a code")
+    }
+
+    #[test]
+    fn a_code_is_read_as_people_type_it() {
+        for typed in [
+            "7ZQ4-K2M9-XH0T-B6WJ",
+            "7zq4k2m9xh0tb6wj",
+            " 7ZQ4 K2M9 XHOT B6WJ ",
+            "7-z-q-4-k2m9xhot-b6wj",
+        ] {
+            let read = ActivationCode::parse(typed).expect("a code");
+            assert_eq!(*read.expose(), "7ZQ4-K2M9-XH0T-B6WJ", "{typed}");
+        }
+        let ones = ActivationCode::parse("iIlL1111 0oO0 0000").expect("a code");
+        assert_eq!(*ones.expose(), "1111-1111-0000-0000");
+        assert_eq!(code().name().as_str(), "7ZQ4");
+        for bad in [
+            "",
+            "7ZQ4-K2M9-XH0T-B6W",
+            "7ZQ4-K2M9-XH0T-B6WJ7",
+            "7ZQ4-K2M9-XH0T-B6WU",
+            "7ZQ4_K2M9_XH0T_B6WJ",
+            "7ZQ4-K2M9-XH0T-B6Wñ",
+        ] {
+            assert!(ActivationCode::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn security_44_a_code_has_sixteen_characters_each_of_them_drawn() {
+        let entropy = Seeded::new(5);
+        let mut seen = [false; 32];
+        for _ in 0..100 {
+            let code = ActivationCode::generate(&entropy);
+            let again = ActivationCode::parse(&code.expose()).expect("a code");
+            assert_eq!(again.0, code.0);
+            for character in code.0 {
+                let place = ALPHABET.iter().position(|one| *one == character).expect("one of 32");
+                seen[place] = true;
+            }
+        }
+        assert_eq!(seen, [true; 32]);
+    }
+
+    #[test]
+    fn the_name_of_an_activation_has_one_spelling() {
+        assert_eq!("7ZQ4".parse::<ActivationName>(), Ok(code().name()));
+        for bad in ["", "7ZQ", "7zq4", "OZQ4", "7ZQ45", "7Z-4"] {
+            assert!(bad.parse::<ActivationName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn security_46_both_proofs_are_those_that_another_program_computed() {
+        let key = code().key();
+        assert_eq!(
+            crate::base64url::encode(key.expose()),
+            "KYMFqlC-pLVoo8g3mnbCUParQ6PwA4CPpmi651BNyow"
+        );
+        let nonce: Nonce = "AAECAwQFBgcICQoLDA0ODw".parse().expect("a nonce");
+        let (issuer, jwks) = ("https://semilla.example", r#"{"keys":[]}"#);
+        let server = key.server_mac(&nonce, issuer, jwks);
+        assert_eq!(server.to_string(), "T8_6IL9jLQEklNJOHBx6HD7ovGN7xxtS_ohbkIyqBn8");
+        assert_eq!(key.verify_server(&nonce, issuer, jwks, &server), Ok(()));
+        let jkt: KeyId =
+            "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse().expect("a thumbprint");
+        let phone = key.phone_mac(&nonce, jkt);
+        assert_eq!(phone.to_string(), "MMeYyhZ4IDOt9uOYR4r_-cURxpooXv4m4RxwSCSLWck");
+        assert_eq!(key.verify_phone(&nonce, jkt, &phone), Ok(()));
+
+        let wrong = Err(MessageError::WrongMac);
+        let other: Nonce = "AAECAwQFBgcICQoLDA0OEA".parse().expect("a nonce");
+        assert_eq!(key.verify_server(&other, issuer, jwks, &server), wrong);
+        assert_eq!(key.verify_server(&nonce, "https://evil.example", jwks, &server), wrong);
+        assert_eq!(key.verify_server(&nonce, issuer, r#"{"keys": []}"#, &server), wrong);
+        assert_eq!(key.verify_server(&nonce, issuer, jwks, &phone), wrong);
+        assert_eq!(key.verify_phone(&other, jkt, &phone), wrong);
+        assert_eq!(key.verify_phone(&nonce, jkt, &server), wrong);
+        // The first four characters are no part of the secret, the others are.
+        let renamed = ActivationCode::parse("0000-K2M9-XH0T-B6WJ").expect("a code");
+        assert_eq!(renamed.key().verify_phone(&nonce, jkt, &phone), Ok(()));
+        let guessed = ActivationCode::parse("7ZQ4-K2M9-XH0T-B6WK").expect("a code");
+        assert_eq!(guessed.key().verify_phone(&nonce, jkt, &phone), wrong);
+    }
+
+    #[test]
+    fn what_the_qr_code_holds_is_read_back_and_nothing_else_is() {
+        let uri = EnrollUri { server: "https://semilla.example:8443/ñ?a&b".into(), code: code() };
+        let text = uri.expose();
+        assert_eq!(
+            *text,
+            "semilla://enroll?server=https%3A%2F%2Fsemilla.example%3A8443%2F%C3%B1%3Fa%26b\
+             &code=7ZQ4-K2M9-XH0T-B6WJ"
+        );
+        let read = EnrollUri::parse(&text).expect("an address");
+        assert_eq!((read.server, read.code.0), (uri.server, uri.code.0));
+        let turned = "semilla://enroll?code=7zq4k2m9xh0tb6wj&server=https://semilla.example";
+        assert_eq!(EnrollUri::parse(turned).expect("an address").server, "https://semilla.example");
+        for bad in [
+            "",
+            "https://enroll?server=a&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a",
+            "semilla://enroll?code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a&server=b&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a&code=7ZQ4-K2M9-XH0T-B6WJ&x=1",
+            "semilla://enroll?server=a%&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a%+1&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=%FF&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a%0Ab&code=7ZQ4-K2M9-XH0T-B6WJ",
+            "semilla://enroll?server=a&code=7ZQ4",
+        ] {
+            assert!(EnrollUri::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_address_of_a_server_survives_the_qr_code(server in "[!-~¡-ÿ]{1,80}") {
+            let uri = EnrollUri { server: server.clone(), code: code() };
+            let read = EnrollUri::parse(&uri.expose()).map(|read| read.server);
+            proptest::prop_assert_eq!(read, Ok(server));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(semilla://enroll[?])?.{0,80}") {
+            let _ = EnrollUri::parse(&text);
+            let _ = ActivationCode::parse(&text);
+        }
+    }
+}

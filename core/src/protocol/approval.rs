@@ -478,3 +478,71 @@ impl<'de> Deserialize<'de> for MatchNumber {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::testing::Seeded;
+
+    fn display(lines: &[&str]) -> Display {
+        Display {
+            locale: "es-PE".into(),
+            title: "Liberar token".into(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_display_has_the_digest_that_another_program_computed() {
+        let shown = display(&["Token FEF4900032", "Motivo: error de asignación"]);
+        assert_eq!(shown.digest().to_string(), "UukZSUNdp4svMieBUvMSRKU-6NBla7DGBHSnBkK53Qg");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn security_54_no_other_display_has_the_same_bytes(
+            text in "[a-zñ ]{1,12}", one in 0..13usize, other in 0..13usize
+        ) {
+            let split = |at: usize| {
+                let at = text.char_indices().map(|(place, _)| place).nth(at).unwrap_or(text.len());
+                let (start, end) = text.split_at(at);
+                display(&[start, end])
+            };
+            let (one, other) = (split(one), split(other));
+            proptest::prop_assert_eq!(one == other, one.digest() == other.digest());
+            proptest::prop_assert_ne!(display(&[&text]).digest(), one.digest());
+        }
+    }
+
+    #[test]
+    fn security_64_a_display_cannot_break_the_screen() {
+        let read = |lines: &[String]| {
+            let json = serde_json::json!({"locale": "es", "title": "x", "lines": lines});
+            serde_json::from_value::<Display>(json).is_ok()
+        };
+        assert!(read(&["ñ".repeat(200)]));
+        assert!(!read(&["ñ".repeat(201)]));
+        assert!(!read(&vec![String::new(); 17]));
+        for bad in ["a\nb", "a\u{1b}[2Jb", "a\u{7f}", "a\u{85}b"] {
+            assert!(!read(&[bad.to_owned()]), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_match_number_is_six_digits_with_its_zeros() {
+        let entropy = Seeded::new(3);
+        let mut below_100_000 = 0;
+        for _ in 0..2000 {
+            let number = MatchNumber::generate(&entropy);
+            let again = MatchNumber::parse(number.expose()).expect("six digits");
+            assert!(number.matches(&again));
+            below_100_000 += u32::from(number.expose().starts_with('0'));
+        }
+        assert!((140..260).contains(&below_100_000), "{below_100_000} of 2000");
+        let number = MatchNumber::parse("042137").expect("six digits");
+        assert!(!number.matches(&MatchNumber::parse("042138").expect("six digits")));
+        for bad in ["", "42137", "0421370", "04213 ", "+42137", "0x2137", "٠٤٢"] {
+            assert!(MatchNumber::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

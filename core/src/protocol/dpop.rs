@@ -147,3 +147,130 @@ fn normalized(uri: &str) -> Option<(String, String, &str)> {
     let host = authority.strip_suffix(own_port).unwrap_or(&authority).to_owned();
     if host.is_empty() || host.contains('@') { None } else { Some((scheme, host, path)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    /// RFC 9449, figures 1 and 2.
+    const EXAMPLE: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6Ik\
+        VDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCR\
+        nMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JE\
+        QSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIj\
+        oiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwia\
+        WF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg\
+        4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
+
+    const REQUEST: Request<'_> =
+        Request { method: "POST", uri: "https://server.example.com/token", access_token: None };
+
+    #[test]
+    fn the_example_of_rfc_9449_verifies() {
+        let proof = verify(EXAMPLE, &REQUEST).expect("a proof");
+        assert_eq!(proof.claims.jti, "-BwC3ESc6acc2lTc");
+        assert_eq!(proof.claims.iat, Timestamp::from_seconds(1_562_262_616));
+        assert_eq!(proof.key.thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        // Section 7.1, figure 12: the `ath` of an access token.
+        assert_eq!(
+            token_digest("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU").to_string(),
+            "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+        );
+    }
+
+    #[test]
+    fn security_62_a_proof_fits_one_request_and_one_access_token() {
+        let rng = SystemRandom::new();
+        let key = SigningKey::from_pkcs8(&SigningKey::generate(&rng), &rng).expect("a key");
+        let request = Request {
+            method: "GET",
+            uri: "https://semilla.example/device/v1/approvals?wait=25",
+            access_token: Some("a-token"),
+        };
+        let (jti, iat) = (Nonce::from_bytes([7; 16]), Timestamp::from_seconds(1_764_000_000));
+        let text = create(&key, &request, jti, iat, Some("server-nonce"), &rng);
+        let proof = verify(&text, &request).expect("a proof");
+        assert_eq!(&proof.key, key.public());
+        assert_eq!(proof.claims.htu, "https://semilla.example/device/v1/approvals");
+        assert_eq!(proof.claims.nonce.as_deref(), Some("server-nonce"));
+        let other_query =
+            Request { uri: "https://semilla.example/device/v1/approvals#x", ..request };
+        assert!(verify(&text, &other_query).is_ok());
+        for other in [
+            Request { method: "POST", ..request },
+            Request { method: "get", ..request },
+            Request { uri: "https://semilla.example/device/v1/tokens", ..request },
+            Request { uri: "https://evil.example/device/v1/approvals", ..request },
+            Request { uri: "http://semilla.example/device/v1/approvals", ..request },
+            Request { uri: "", ..request },
+            Request { access_token: Some("another"), ..request },
+            Request { access_token: None, ..request },
+        ] {
+            assert_eq!(verify(&text, &other).err(), Some(MessageError::WrongRequest));
+        }
+        let without_token =
+            create(&key, &Request { access_token: None, ..request }, jti, iat, None, &rng);
+        assert_eq!(verify(&without_token, &request).err(), Some(MessageError::WrongRequest));
+    }
+
+    #[test]
+    fn an_address_is_compared_after_normalization() {
+        for (one, other) in [
+            ("https://semilla.example", "https://semilla.example/"),
+            ("HTTPS://Semilla.Example:443/a", "https://semilla.example/a?b=c"),
+            ("http://127.0.0.1:80/a", "http://127.0.0.1/a#b"),
+        ] {
+            assert!(same_address(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("https://semilla.example/a", "https://semilla.example/A"),
+            ("https://semilla.example/a", "https://semilla.example/a/"),
+            ("https://semilla.example:8443/a", "https://semilla.example/a"),
+            ("https://u@semilla.example/a", "https://u@semilla.example/a"),
+            ("ftp://semilla.example/a", "ftp://semilla.example/a"),
+            ("https:///a", "https:///a"),
+            ("/a", "/a"),
+            ("", ""),
+        ] {
+            assert!(!same_address(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_proof_are_there_and_short() {
+        let rng = SystemRandom::new();
+        let key = SigningKey::from_pkcs8(&SigningKey::generate(&rng), &rng).expect("a key");
+        let read = |jti: &str, nonce: Option<&str>| {
+            let claims = Claims {
+                jti: jti.to_owned(),
+                htm: "POST".into(),
+                htu: REQUEST.uri.into(),
+                iat: Timestamp::from_seconds(1),
+                ath: None,
+                nonce: nonce.map(str::to_owned),
+            };
+            verify(&jws::sign(&key, TYP, KeyHeader::Key, &claims, &rng), &REQUEST).err()
+        };
+        let long = "x".repeat(129);
+        assert_eq!(read(&long[1..], None), None);
+        for (jti, nonce) in
+            [("", None), (long.as_str(), None), ("a", Some("")), ("a", Some(&*long))]
+        {
+            assert_eq!(read(jti, nonce), Some(MessageError::Malformed));
+        }
+    }
+
+    #[test]
+    fn without_a_nonce_the_age_decides() {
+        let claims = verify(EXAMPLE, &REQUEST).expect("a proof").claims;
+        let window = Duration::from_secs(60);
+        let at = |seconds: i64| claims.check_age(Timestamp::from_seconds(seconds), window);
+        assert_eq!(at(1_562_262_616 + 60), Ok(()));
+        assert_eq!(at(1_562_262_616 - 60), Ok(()));
+        assert_eq!(at(1_562_262_616 + 61), Err(MessageError::Expired));
+        assert_eq!(at(1_562_262_616 - 61), Err(MessageError::Expired));
+    }
+}

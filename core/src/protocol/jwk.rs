@@ -313,3 +313,131 @@ impl<'de> Deserialize<'de> for JwkSet {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    /// The key of RFC 9449, figure 2.
+    const EXAMPLE: &str = r#"{"kty":"EC","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA","crv":"P-256"}"#;
+
+    fn example() -> PublicKey {
+        serde_json::from_str(EXAMPLE).expect("a key")
+    }
+
+    #[test]
+    fn a_thumbprint_is_the_one_of_rfc_9449() {
+        // Section 6.1: `cnf.jkt` of an access token bound to that key, by RFC 7638.
+        assert_eq!(example().thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+    }
+
+    #[test]
+    fn security_52_what_is_no_point_of_the_curve_is_refused() {
+        let point = *example().point();
+        assert_eq!(PublicKey::from_point(&point), Ok(example()));
+        let mut off_curve = point;
+        off_curve[64] ^= 1;
+        let mut coordinate_of_the_field_size = [0; 65]; // x = p, which is 0 to a careless reader
+        coordinate_of_the_field_size[0] = 4;
+        coordinate_of_the_field_size[1..33].copy_from_slice(&[
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        ]);
+        let mut zero = [0; 65];
+        zero[0] = 4;
+        let mut hybrid = point;
+        hybrid[0] = 6;
+        let mut compressed = [0; 33];
+        compressed[0] = 2;
+        compressed[1..].copy_from_slice(&point[1..33]);
+        let bad: [&[u8]; 10] = [
+            &off_curve,
+            &coordinate_of_the_field_size,
+            &zero,
+            &hybrid,
+            &compressed,
+            &[0],        // infinity
+            &[0; 65],    // infinity, padded
+            &[4; 65],    // nothing
+            &point[1..], // without its first byte
+            &[],
+        ];
+        for bytes in bad {
+            assert_eq!(PublicKey::from_point(bytes), Err(InvalidKey), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn security_52_a_jwk_that_is_more_less_or_otherwise_spelled_is_refused() {
+        for (from, to) in [
+            (r#""kty":"EC""#, r#""kty":"OKP""#),
+            (r#""crv":"P-256""#, r#""crv":"P-384""#),
+            (r#""crv":"P-256""#, r#""crv":"secp256k1""#),
+            (r#","crv":"P-256""#, ""),
+            ("}", r#","kid":"a"}"#),
+            ("}", r#","d":"AAAA"}"#),
+            ("}", r#","crv":"P-256"}"#),
+            ("fWVAWBFs", "fWVAWBFt"), // the same bytes, two stray bits
+            ("fWVAWBFs", "fWVAWBFs="),
+            ("fWVAWBFs", "fWVAWB"),
+            ("l8tF", "AAl8tF"),
+        ] {
+            let changed = EXAMPLE.replacen(from, to, 1);
+            assert_ne!(changed, EXAMPLE);
+            assert!(serde_json::from_str::<PublicKey>(&changed).is_err(), "{changed}");
+        }
+        // One byte moved from one coordinate to the other: the lengths still add up.
+        let point = example();
+        let moved = format!(
+            r#"{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}"#,
+            base64url::encode(&point.point()[1..32]),
+            base64url::encode(&point.point()[32..]),
+        );
+        assert!(serde_json::from_str::<PublicKey>(&moved).is_err());
+    }
+
+    #[test]
+    fn a_private_key_is_kept_and_taken_up_again() {
+        let rng = SystemRandom::new();
+        let kept = SigningKey::generate(&rng);
+        let key = SigningKey::from_pkcs8(&kept, &rng).expect("a key");
+        let again = SigningKey::from_pkcs8(&kept, &rng).expect("a key");
+        assert_eq!(key.public(), again.public());
+        let signature = key.sign(b"message", &rng);
+        assert_eq!(again.public().verify(b"message", &signature), Ok(()));
+        assert_eq!(again.public().verify(b"massage", &signature), Err(MessageError::BadSignature));
+        let mut broken = kept.to_vec();
+        broken[40] ^= 1; // the private part no longer fits the public one
+        assert!(SigningKey::from_pkcs8(&broken, &rng).is_err());
+    }
+
+    #[test]
+    fn a_set_of_keys_keeps_its_text_and_refuses_what_it_does_not_know() {
+        let set = JwkSet::new(vec![example()]);
+        assert_eq!(JwkSet::parse(set.text()), Ok(set.clone()));
+        assert_eq!(set.find(example().key_id()), Ok(&example()));
+        let spaced = set.text().replace(',', ", ");
+        let again = JwkSet::parse(&spaced).expect("the same keys");
+        assert_eq!((again.text(), again.keys()), (spaced.as_str(), set.keys()));
+        assert_eq!(
+            serde_json::to_value(&again).expect("JSON"),
+            serde_json::Value::String(spaced.clone())
+        );
+        let other_name = example().thumbprint().replace("0Z", "1Z");
+        let one = set.text().trim_start_matches(r#"{"keys":["#).trim_end_matches("]}");
+        for bad in [
+            r#"{"keys":[]}"#.to_owned(),
+            format!(r#"{{"keys":[{one},{one}]}}"#),
+            set.text().replace(&example().thumbprint(), &other_name),
+            set.text().replace("ES256", "ES384"),
+            set.text().replace(r#""sig""#, r#""enc""#),
+            set.text().replace(r#","use":"sig""#, ""),
+            set.text().replace(r#"]}"#, r#"],"next":1}"#),
+        ] {
+            assert_eq!(JwkSet::parse(&bad), Err(MessageError::Malformed), "{bad}");
+        }
+        assert_eq!(JwkSet::parse(&" ".repeat(5000)), Err(MessageError::TooLarge));
+    }
+}

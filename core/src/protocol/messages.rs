@@ -50,14 +50,14 @@ impl<'de> Deserialize<'de> for Version {
 pub(super) mod numeric_date {
     use super::{Deserialize, Deserializer, Serializer, Timestamp};
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::protocol) fn serialize<S: Serializer>(
         moment: &Timestamp,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(moment.seconds())
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::protocol) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Timestamp, D::Error> {
         let seconds = u64::deserialize(deserializer)?;

@@ -216,3 +216,145 @@ impl TryRng for Rng<'_> {
 }
 
 impl TryCryptoRng for Rng<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::testing::Seeded;
+    use crate::time::Timestamp;
+
+    fn package() -> SeedPackage {
+        SeedPackage {
+            secret_b32: SecretText::new("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ".into()),
+            algorithm: "SHA256".into(),
+            digits: 8,
+            period: 30,
+            issuer: "Banco \"Ñ\"".into(),
+            account: "FEF4900032".into(),
+        }
+    }
+
+    #[test]
+    fn a_key_pair_is_derived_as_rfc_9180_says() {
+        // Appendix A.3.1: DHKEM(P-256, HKDF-SHA256), ikmE, skEm and pkEm.
+        struct Given;
+        impl Entropy for Given {
+            fn fill(&self, out: &mut [u8]) {
+                out.copy_from_slice(&from_hex(
+                    "4270e54ffd08d79d5928020af4686d8f6b7d35dbe470265f1f5aa22816ce860e",
+                ));
+            }
+        }
+        let kem = SeedKem::generate(&Given);
+        assert_eq!(
+            kem.expose().as_slice(),
+            from_hex("4995788ef4b9d6132b249ce59a77281493eb39af373d236a1fe415cb0c2d7beb")
+        );
+        assert_eq!(
+            kem.public().point().as_slice(),
+            from_hex(
+                "04a92719c6195d5085104f469a8b9814d5838ff72b60501e2c4466e5e67b325ac9\
+                 8536d7b61a1af4b78e5b7f951c0900be863c403ce65c9bfcb9382657222d18c4"
+            )
+        );
+    }
+
+    fn from_hex(text: &str) -> Vec<u8> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).expect("a digit") as u8;
+        text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    }
+
+    #[test]
+    fn a_seed_opens_for_its_phone_token_generation_and_request_and_for_no_other() {
+        let entropy = Seeded::new(11);
+        let now = Timestamp::from_seconds(1_764_000_000);
+        let kem = SeedKem::generate(&entropy);
+        let context = SeedContext {
+            issuer: "https://semilla.example",
+            device: DeviceId::new(now, &entropy),
+            token: TokenId::new(now, &entropy),
+            generation: 1,
+            enroll_text: "the exact text",
+        };
+        let sealed = seal(&package(), kem.public(), &context, &entropy);
+        // The phone may have been restarted in between.
+        let kem = SeedKem::from_bytes(&*kem.expose()).expect("a key");
+        let opened = kem.open(&sealed, &context).expect("the seed opens");
+        assert_eq!(*opened.to_json(), *package().to_json());
+        assert_eq!(opened.issuer, package().issuer);
+
+        let not_opened = Some(MessageError::NotOpened);
+        for other in [
+            SeedContext { issuer: "https://test.semilla.example", ..context },
+            SeedContext { device: DeviceId::new(now, &entropy), ..context },
+            SeedContext { token: TokenId::new(now, &entropy), ..context },
+            SeedContext { generation: 2, ..context },
+            SeedContext { enroll_text: "another text", ..context },
+        ] {
+            assert_eq!(kem.open(&sealed, &other).err(), not_opened);
+        }
+        assert_eq!(SeedKem::generate(&entropy).open(&sealed, &context).err(), not_opened);
+        let other_seal = seal(&package(), kem.public(), &context, &entropy);
+        assert_ne!(sealed, other_seal, "a fresh key each time");
+        let mixed = Hpke { enc: other_seal.enc, ct: sealed.ct.clone() };
+        assert_eq!(kem.open(&mixed, &context).err(), not_opened);
+        let mut longer = sealed.clone();
+        longer.ct.0.push(0);
+        assert_eq!(kem.open(&longer, &context).err(), not_opened);
+    }
+
+    #[test]
+    fn security_52_54_a_sealed_seed_with_any_bit_changed_does_not_open() {
+        let entropy = Seeded::new(12);
+        let now = Timestamp::from_seconds(1_764_000_000);
+        let kem = SeedKem::generate(&entropy);
+        let context = SeedContext {
+            issuer: "https://semilla.example",
+            device: DeviceId::new(now, &entropy),
+            token: TokenId::new(now, &entropy),
+            generation: 1,
+            enroll_text: "the exact text",
+        };
+        let sealed = seal(&package(), kem.public(), &context, &entropy);
+        for place in 0..sealed.ct.0.len() {
+            let mut changed = sealed.clone();
+            changed.ct.0[place] ^= 1 << (place % 8);
+            assert_eq!(kem.open(&changed, &context).err(), Some(MessageError::NotOpened));
+        }
+        for place in 0..sealed.enc.0.len() {
+            let mut changed = sealed.clone();
+            changed.enc.0[place] ^= 1 << (place % 8);
+            assert_eq!(kem.open(&changed, &context).err(), Some(MessageError::NotOpened));
+        }
+        for enc in [vec![], vec![0], vec![0; 65], sealed.enc.0[1..].to_vec()] {
+            let changed = Hpke { enc: Binary(enc), ct: sealed.ct.clone() };
+            assert_eq!(kem.open(&changed, &context).err(), Some(MessageError::NotOpened));
+        }
+    }
+
+    #[test]
+    fn a_package_has_exactly_its_fields() {
+        let json = package().to_json();
+        let text = std::str::from_utf8(&json).expect("UTF-8");
+        assert!(SeedPackage::from_json(&json).is_ok());
+        for bad in [
+            text.replace(r#""digits":8"#, r#""digits":8,"digits":8"#),
+            text.replace(r#""digits":8"#, r#""digits":"8""#),
+            text.replace(r#""digits":8"#, r#""digits":8,"counter":0"#),
+            text.replace(r#""digits":8,"#, ""),
+        ] {
+            assert_eq!(
+                SeedPackage::from_json(bad.as_bytes()).err(),
+                Some(MessageError::Malformed),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_private_key_out_of_range_is_refused() {
+        assert!(SeedKem::from_bytes(&[0; 32]).is_err());
+        assert!(SeedKem::from_bytes(&[0xff; 32]).is_err());
+        assert!(SeedKem::from_bytes(&[1; 31]).is_err());
+    }
+}

@@ -262,3 +262,68 @@ pub struct Rotating {
     /// The new generation.
     pub generation: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Reads `body`, writes it, and finds every change of its fields refused.
+    fn is_strict<T: Serialize + DeserializeOwned>(body: serde_json::Value) {
+        let text = body.to_string();
+        let read: T = serde_json::from_str(&text).expect("a body");
+        assert_eq!(serde_json::to_value(&read).expect("JSON"), body);
+        let unknown = text.replacen('{', r#"{"unknown":1,"#, 1);
+        assert!(serde_json::from_str::<T>(&unknown).is_err(), "{unknown}");
+        for (name, value) in body.as_object().expect("an object") {
+            let doubled = text.replacen('{', &format!(r#"{{"{name}":{value},"#), 1);
+            assert!(serde_json::from_str::<T>(&doubled).is_err(), "{doubled}");
+            let mut null = body.clone();
+            null[name] = serde_json::Value::Null;
+            assert!(serde_json::from_value::<T>(null).is_err(), "{name} null");
+        }
+    }
+
+    #[test]
+    fn every_body_is_written_as_it_is_read_and_nothing_else_is_read() {
+        let id = "019ac6a5-1c00-7000-8000-000000000001";
+        let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA","kid":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I","alg":"ES256","use":"sig"}]}"#;
+        is_strict::<Signed>(json!({"message": "a.b.c"}));
+        is_strict::<BindingStart>(json!({"activation": "7ZQ4"}));
+        is_strict::<BindingStarted>(json!({
+            "nonce": "AAECAwQFBgcICQoLDA0ODw", "issuer": "https://semilla.example",
+            "jwks": jwks, "mac": "T8_6IL9jLQEklNJOHBx6HD7ovGN7xxtS_ohbkIyqBn8",
+        }));
+        is_strict::<Bound>(json!({"device": id, "device_token": "secret"}));
+        let token = json!({
+            "token": id, "serial": "FEF4900032", "company": "Ferretería", "state": "active",
+            "generation": 1, "state_version": 4, "device": id,
+        });
+        is_strict::<HeldTokens>(json!({"tokens": [token]}));
+        is_strict::<HeldToken>(token);
+        is_strict::<HeldToken>(json!({
+            "token": id, "serial": "FEF4900032", "company": "Ferretería", "state": "assigned",
+            "generation": 1, "state_version": 4,
+        }));
+        let device = json!({
+            "device": id, "name": "Teléfono de Laura", "platform": "Android 16",
+            "state": "suspended", "bound_at": "2025-11-24T16:00:00.000Z",
+        });
+        is_strict::<Devices>(json!({"devices": [device]}));
+        is_strict::<Device>(device);
+        let enrollment = json!({
+            "enrollment": id, "token": id, "serial": "FEF4900032", "company": "Ferretería",
+            "generation": 2, "expires_at": "2025-11-24T16:00:00.000Z",
+        });
+        is_strict::<OpenEnrollments>(json!({"enrollments": [enrollment]}));
+        is_strict::<OpenEnrollment>(enrollment);
+        is_strict::<Confirm>(json!({"code": "01234567"}));
+        is_strict::<Confirmed>(json!({"token": id, "generation": 2}));
+        is_strict::<Approvals>(json!({"approvals": []}));
+        is_strict::<Approval>(json!({"id": id, "request": "a.b.c"}));
+        is_strict::<Answered>(json!({"operation": id, "state": "executed"}));
+        is_strict::<Rotating>(json!({"enrollment": id, "generation": 2}));
+    }
+}
