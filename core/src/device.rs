@@ -19,7 +19,7 @@ pub enum DeviceState {
     /// Trusted.
     Bound,
     /// A message came with a counter that was used before: there are two of this phone, and no
-    /// telling which is the person's. Its tokens are refused until somebody revokes it.
+    /// telling which is the person's. Nothing it sends counts until somebody revokes it.
     Suspended,
     /// Trusted no more, for good.
     Revoked,

@@ -97,6 +97,16 @@ impl<'de> Deserialize<'de> for Login {
     }
 }
 
+/// How a person's next phone may be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// By an activation code alone: they never had a phone, or somebody helped them to recover.
+    First,
+    /// They had one: a phone that is still bound agrees, or somebody else helps to recover.
+    Another,
+}
+
 /// A person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +123,8 @@ pub struct User {
     pub role: Role,
     /// Whether they take part: an inactive person's phones, codes and operations are dead.
     pub active: bool,
+    /// How their next phone may be bound.
+    pub binding: Binding,
     /// The operation about their phones (another phone, a recovery) that waits for an approval.
     pub pending: Option<OperationId>,
     /// Since when.

@@ -65,7 +65,8 @@ pub fn fold(text: &str) -> String {
         .collect()
 }
 
-fn is_invisible(character: char) -> bool {
+/// Whether a character is not shown, turns others around, or breaks the line.
+pub(crate) fn is_invisible(character: char) -> bool {
     matches!(
         character.general_category(),
         GeneralCategory::Control

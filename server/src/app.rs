@@ -19,8 +19,14 @@ use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
 
 /// The operating system's generator.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SystemEntropy(SystemRandom);
+
+impl Default for SystemEntropy {
+    fn default() -> Self {
+        Self(SystemRandom::new())
+    }
+}
 
 impl Entropy for SystemEntropy {
     fn fill(&self, out: &mut [u8]) {
@@ -113,15 +119,16 @@ pub async fn server_keys(
     now: Timestamp,
 ) -> Result<ServerKeys, KeysError> {
     let signing = kept_secret(store, keyring, entropy, now, "signing-key", || {
-        SigningKey::generate(&SystemRandom::new()).map_err(|_| KeysError::Unreadable)
+        Ok(SigningKey::generate(&SystemRandom::new()))
     })
     .await?;
     let idempotency = kept_secret(store, keyring, entropy, now, "idempotency-key", || {
         Ok(Zeroizing::new(semilla_core::entropy::bytes::<32>(entropy).to_vec()))
     })
     .await?;
-    let signing = SigningKey::from_pkcs8(&signing).map_err(|_| KeysError::Unreadable)?;
-    let public = JwkSet::of(&[signing.public()]);
+    let signing = SigningKey::from_pkcs8(&signing, &SystemRandom::new())
+        .map_err(|_| KeysError::Unreadable)?;
+    let public = JwkSet::new(vec![signing.public().clone()]);
     Ok(ServerKeys { signing, public, idempotency })
 }
 

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
+use semilla_core::approval::Operation;
 use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Activation, Enrollment};
-use semilla_core::approval::Operation;
 use semilla_core::id::{ClientId, CompanyId, DeviceId, OperationId, TokenId, UserId};
 use semilla_core::person::{Company, User};
 use semilla_core::seal::Sealed;
@@ -61,6 +61,7 @@ pub struct StoredToken {
 
 record!(StoredToken, "tokens", company: |it| it.token.company, id: |it| it.token.id.to_string(), [
     "serial" => |it| it.token.serial.as_str().into(),
+    "serial_folded" => |it| fold(it.token.serial.as_str()).into(),
     "kind" => |it| it.token.kind.name().into(),
     "state" => |it| it.token.state().name().into(),
     "holder" => |it| it.token.holder().map(|holder| holder.to_string()).into(),

@@ -201,8 +201,9 @@ struct DisplayWire {
 impl TryFrom<DisplayWire> for Display {
     type Error = MessageError;
     fn try_from(wire: DisplayWire) -> Result<Self, MessageError> {
-        let plain =
-            |line: &String| line.chars().count() <= 200 && !line.chars().any(char::is_control);
+        let plain = |line: &String| {
+            line.chars().count() <= 200 && !line.chars().any(crate::text::is_invisible)
+        };
         let DisplayWire { locale, title, lines } = wire;
         if lines.len() > 16 || !plain(&locale) || !plain(&title) || !lines.iter().all(plain) {
             return Err(MessageError::Malformed);

@@ -56,12 +56,18 @@ fn unauthenticated(detail: &str) -> Failure {
 impl Caller {
     /// The program that an access token was given to.
     pub async fn of_access_token(app: &App, token: &str) -> Result<Self, Failure> {
-        let refused = || unauthenticated("The access token is unknown or has expired: get a new one from /token.");
+        let refused = || {
+            unauthenticated(
+                "The access token is unknown or has expired: get a new one from /token.",
+            )
+        };
         let sha256 = sha256(token);
         let Some((company, id)) = app.store.lookup(Scope::AccessToken, &sha256).await? else {
             return Err(refused());
         };
-        let Some(token) = app.store.get::<AccessToken>(company, &id).await? else { return Err(refused()) };
+        let Some(token) = app.store.get::<AccessToken>(company, &id).await? else {
+            return Err(refused());
+        };
         if token.record.expires <= app.now() {
             return Err(refused());
         }
@@ -70,7 +76,8 @@ impl Caller {
             return Err(refused());
         };
         let company = active_company(app, company).await?.ok_or_else(refused)?;
-        let scopes = token.record.scopes.into_iter().filter(|scope| client.scopes.contains(scope)).collect();
+        let scopes =
+            token.record.scopes.into_iter().filter(|scope| client.scopes.contains(scope)).collect();
         Ok(Self { client, company, scopes })
     }
 
@@ -93,16 +100,24 @@ impl Caller {
         let forbidden = |detail: &str| Failure::from(Problem::new(ProblemType::Forbidden, detail));
         let asker = match (asker, self.client.askers.as_slice()) {
             (Some(asker), granted) if granted.contains(&asker) => asker,
-            (Some(_), _) => return Err(forbidden("This program may not act in the name of this person.")),
+            (Some(_), _) => {
+                return Err(forbidden("This program may not act in the name of this person."));
+            }
             (None, [only]) => *only,
             (None, []) => return Err(forbidden("This program may act in nobody's name.")),
             (None, _) => {
-                return Err(Problem::field("#/asker", "say in whose name: this program may act for several").into());
+                return Err(Problem::field(
+                    "#/asker",
+                    "say in whose name: this program may act for several",
+                )
+                .into());
             }
         };
         let asker = app.store.get::<User>(self.company.id, &asker.to_string()).await?;
         match asker.map(|kept| kept.record) {
-            Some(asker) if asker.active && asker.role == Role::Administrator => Ok(Acting { caller: self, asker }),
+            Some(asker) if asker.active && asker.role == Role::Administrator => {
+                Ok(Acting { caller: self, asker })
+            }
             _ => Err(forbidden("The person this program acts for is no active administrator.")),
         }
     }
@@ -120,10 +135,13 @@ impl Phone {
     /// the caller of this function to check, against [`Device::key`].
     pub async fn of_device_token(app: &App, token: &str) -> Result<Self, Failure> {
         let refused = || unauthenticated("This device token is unknown: bind the phone again.");
-        let Some((company, id)) = app.store.lookup(Scope::DeviceToken, &sha256(token)).await? else {
+        let Some((company, id)) = app.store.lookup(Scope::DeviceToken, &sha256(token)).await?
+        else {
             return Err(refused());
         };
-        let Some(device) = app.store.get::<Device>(company, &id).await? else { return Err(refused()) };
+        let Some(device) = app.store.get::<Device>(company, &id).await? else {
+            return Err(refused());
+        };
         let user = app.store.get::<User>(company, &device.record.user.to_string()).await?;
         let company = active_company(app, company).await?;
         match (user.map(|kept| kept.record).filter(|user| user.active), company) {
@@ -140,7 +158,9 @@ impl Phone {
     pub fn require_bound(&self) -> Result<(), Failure> {
         let detail = match self.device.record.state {
             DeviceState::Bound => return Ok(()),
-            DeviceState::Waiting { .. } => "This phone waits for the approval of a phone bound before it.",
+            DeviceState::Waiting { .. } => {
+                "This phone waits for the approval of a phone bound before it."
+            }
             DeviceState::Suspended => {
                 "There are two copies of this phone's key. Ask the administrator to revoke it, and bind it anew."
             }
@@ -155,7 +175,10 @@ impl Phone {
     }
 }
 
-async fn active_company(app: &App, id: semilla_core::id::CompanyId) -> Result<Option<Company>, Failure> {
+async fn active_company(
+    app: &App,
+    id: semilla_core::id::CompanyId,
+) -> Result<Option<Company>, Failure> {
     let kept = app.store.get::<Company>(semilla_core::id::CompanyId::BANK, &id.to_string()).await?;
     Ok(kept.map(|kept| kept.record).filter(|company| company.active))
 }

@@ -43,11 +43,8 @@ pub async fn apply(
 ) -> Result<StoredToken, Failure> {
     let Changed { token, effects } = changed;
     let from = before.record.token.state();
-    let stored = StoredToken {
-        holder_name: holder_name(unit, &token).await?,
-        updated: unit.now,
-        token,
-    };
+    let stored =
+        StoredToken { holder_name: holder_name(unit, &token).await?, updated: unit.now, token };
     unit.save(&stored);
     let token = &stored.token;
     // The operation that leads to a change is a change too where it is told by an effect alone.
@@ -59,10 +56,13 @@ pub async fn apply(
         let company = token.company;
         match effect {
             Effect::EnrollmentOpens(id) => open_enrollment(unit, token, id, rotation).await?,
-            Effect::EnrollmentCancelled(id) => end_enrollment(unit, company, id, EnrollmentState::Cancelled).await?,
+            Effect::EnrollmentCancelled(id) => {
+                end_enrollment(unit, company, id, EnrollmentState::Cancelled).await?
+            }
             Effect::OperationCancelled(id) => {
                 let at = unit.now;
-                end_operation(unit, company, id, OperationState::Cancelled { at }, Actor::System).await?;
+                end_operation(unit, company, id, OperationState::Cancelled { at }, Actor::System)
+                    .await?;
             }
             // The caller, who has the seed, opens the verifier.
             Effect::SeedLive(_) => {}
@@ -93,7 +93,11 @@ pub fn go_live(
     parameters: semilla_core::otp::Parameters,
     proved_by: u64,
 ) {
-    verifier(unit, token, VerifierChange::Open { generation: live.generation, sealed, parameters, proved_by });
+    verifier(
+        unit,
+        token,
+        VerifierChange::Open { generation: live.generation, sealed, parameters, proved_by },
+    );
     if let Some(holder) = token.holder() {
         let generation = Generation {
             company: token.company,
@@ -122,7 +126,8 @@ fn record_of(
     let holder = token.holder().or(before.record.token.holder());
     let device = token.live().or(before.record.token.live()).and_then(|live| live.custody.device());
     let operation = before.record.token.pending.filter(|_| token.pending.is_none());
-    let subject = Subject { token: Some(token.id), user: holder, device, operation, ..Subject::default() };
+    let subject =
+        Subject { token: Some(token.id), user: holder, device, operation, ..Subject::default() };
     let mut draft = unit
         .draft(token.company, audit_kind(token.last.action), actor)
         .about(subject)
@@ -141,9 +146,14 @@ fn record_of(
     draft
 }
 
-async fn holder_name(unit: &mut Unit<'_>, token: &Token) -> Result<Option<semilla_core::text::Name>, Failure> {
+async fn holder_name(
+    unit: &mut Unit<'_>,
+    token: &Token,
+) -> Result<Option<semilla_core::text::Name>, Failure> {
     match token.holder() {
-        Some(holder) => Ok(Some(unit.must::<User>(token.company, &holder.to_string()).await?.record.name)),
+        Some(holder) => {
+            Ok(Some(unit.must::<User>(token.company, &holder.to_string()).await?.record.name))
+        }
         None => Ok(None),
     }
 }
@@ -239,22 +249,27 @@ pub async fn end_operation(
     }
     operation.state = end;
     unit.save(&operation);
-    let mut draft = unit.draft(company, &format!("operation.{}", operation.state.name()), actor).about(Subject {
-        token: operation.token.map(|token| token.id),
-        user: Some(operation.holder),
-        device: match &operation.state {
-            OperationState::Denied { device, .. }
-            | OperationState::Executed { device, .. }
-            | OperationState::Failed { device, .. } => Some(*device),
-            _ => None,
-        },
-        operation: Some(id),
-        ..Subject::default()
-    });
+    let mut draft = unit
+        .draft(company, &format!("operation.{}", operation.state.name()), actor)
+        .about(Subject {
+            token: operation.token.map(|token| token.id),
+            user: Some(operation.holder),
+            device: match &operation.state {
+                OperationState::Denied { device, .. }
+                | OperationState::Executed { device, .. }
+                | OperationState::Failed { device, .. } => Some(*device),
+                _ => None,
+            },
+            operation: Some(id),
+            ..Subject::default()
+        });
     draft = draft.with("action", operation.action.name()).with("asker", operation.asker);
     match &operation.state {
         OperationState::Denied { reason, .. } => {
-            draft = draft.with("reason", serde_json::to_string(reason).unwrap_or_default().trim_matches('"'));
+            draft = draft.with(
+                "reason",
+                serde_json::to_string(reason).unwrap_or_default().trim_matches('"'),
+            );
         }
         OperationState::Failed { problem, .. } => draft = draft.with("problem", problem),
         _ => {}
@@ -320,12 +335,19 @@ pub async fn revoke_device(
     forget_device(unit, &mut device);
     let subject = Subject { device: Some(id), user: Some(device.user), ..Subject::default() };
     let cause_name = semilla_core::operations::Cause::Block(cause).name();
-    unit.record(unit.draft(company, "device.revoked", actor.clone()).about(subject).with("cause", cause_name));
+    unit.record(
+        unit.draft(company, "device.revoked", actor.clone())
+            .about(subject)
+            .with("cause", cause_name),
+    );
     let at = unit.now;
     if let Some(operation) = waiting {
-        end_operation(unit, company, operation, OperationState::Cancelled { at }, Actor::System).await?;
+        end_operation(unit, company, operation, OperationState::Cancelled { at }, Actor::System)
+            .await?;
     }
-    let asked = Query::of(InboxItem::TABLE, company, 100).equals("device", id.to_string()).equals("state", "open");
+    let asked = Query::of(InboxItem::TABLE, company, 100)
+        .equals("device", id.to_string())
+        .equals("state", "open");
     for item in unit.find::<InboxItem>(&asked).await? {
         cancel_operation(unit, item.record.of, item.record.operation).await?;
     }
@@ -348,14 +370,19 @@ pub async fn revoke_device(
             State::Active => token.block(cause, unit.now),
             _ => token.lose_seed(cause, unit.now),
         };
-        let changed = changed.map_err(|refused| super::tokens::problem_of(refused, Some(&stored.record)))?;
+        let changed =
+            changed.map_err(|refused| super::tokens::problem_of(refused, Some(&stored.record)))?;
         Box::pin(apply(unit, &stored, changed, actor.clone(), None)).await?;
     }
     Ok(())
 }
 
 /// Cancels a pending operation and frees its token for the next.
-pub async fn cancel_operation(unit: &mut Unit<'_>, company: CompanyId, id: OperationId) -> Result<(), Failure> {
+pub async fn cancel_operation(
+    unit: &mut Unit<'_>,
+    company: CompanyId,
+    id: OperationId,
+) -> Result<(), Failure> {
     let operation = unit.must::<Operation>(company, &id.to_string()).await?.record;
     settle_token(unit, &operation).await?;
     let at = unit.now;
@@ -365,12 +392,17 @@ pub async fn cancel_operation(unit: &mut Unit<'_>, company: CompanyId, id: Opera
 /// Frees the token of an operation that ends without being executed.
 pub async fn settle_token(unit: &mut Unit<'_>, operation: &Operation) -> Result<(), Failure> {
     let Some(token) = operation.token else { return Ok(()) };
-    let Some(stored) = unit.get::<StoredToken>(operation.company, &token.id.to_string()).await? else {
+    let Some(stored) = unit.get::<StoredToken>(operation.company, &token.id.to_string()).await?
+    else {
         return Ok(());
     };
     if stored.record.token.pending == Some(operation.id) {
         let token = stored.record.token.settle(operation.id);
-        unit.save(&StoredToken { token, updated: unit.now, holder_name: stored.record.holder_name });
+        unit.save(&StoredToken {
+            token,
+            updated: unit.now,
+            holder_name: stored.record.holder_name,
+        });
     }
     Ok(())
 }

@@ -104,7 +104,11 @@ impl Answer {
             location: view.location(),
             version: view.version(),
             // Views are structs and enums of strings and numbers: writing them cannot fail.
-            body: if T::STATUS == 204 { String::new() } else { serde_json::to_string(view).unwrap_or_default() },
+            body: if T::STATUS == 204 {
+                String::new()
+            } else {
+                serde_json::to_string(view).unwrap_or_default()
+            },
         }
     }
 }
@@ -141,7 +145,11 @@ impl<T> Acted<T> {
 
 /// Makes what `plan` returns durable, in a task of its own: once begun it runs to its end, also
 /// when the caller hangs up (security 108).
-pub async fn act<T, P, F>(app: &Arc<App>, key: Option<IdempotencyKey>, plan: P) -> Result<Acted<T>, Failure>
+pub async fn act<T, P, F>(
+    app: &Arc<App>,
+    key: Option<IdempotencyKey>,
+    plan: P,
+) -> Result<Acted<T>, Failure>
 where
     T: View,
     P: Fn(Arc<App>) -> F + Send + Sync + 'static,
@@ -154,7 +162,11 @@ where
     })
 }
 
-async fn act_to_the_end<T, P, F>(app: &Arc<App>, key: Option<IdempotencyKey>, plan: P) -> Result<Acted<T>, Failure>
+async fn act_to_the_end<T, P, F>(
+    app: &Arc<App>,
+    key: Option<IdempotencyKey>,
+    plan: P,
+) -> Result<Acted<T>, Failure>
 where
     T: View,
     P: Fn(Arc<App>) -> F,
@@ -185,9 +197,12 @@ where
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Problem::new(ProblemType::Unavailable, "Too much changed at the same time. Nothing was done: try again.")
-        .retry_after(1)
-        .into())
+    Err(Problem::new(
+        ProblemType::Unavailable,
+        "Too much changed at the same time. Nothing was done: try again.",
+    )
+    .retry_after(1)
+    .into())
 }
 
 fn hmac(app: &App, parts: &[&[u8]]) -> String {
@@ -207,7 +222,9 @@ fn key_id(app: &App, key: &IdempotencyKey) -> (String, String) {
 
 async fn answered_before(app: &App, key: &IdempotencyKey) -> Result<Option<Answer>, Failure> {
     let (id, _) = key_id(app, key);
-    let Some(kept) = app.store.get::<IdempotentAnswer>(key.company, &id).await? else { return Ok(None) };
+    let Some(kept) = app.store.get::<IdempotentAnswer>(key.company, &id).await? else {
+        return Ok(None);
+    };
     if kept.record.request != hmac(app, &[b"request", &key.request]) {
         return Err(Problem::new(
             ProblemType::IdempotencyMismatch,
@@ -219,8 +236,10 @@ async fn answered_before(app: &App, key: &IdempotencyKey) -> Result<Option<Answe
     let opened = app.keyring.open(&kept.record.answer, &purpose).map_err(|error| {
         StoreError::Inconsistent { table: "idempotency", what: error.to_string() }
     })?;
-    let answer = serde_json::from_slice(&opened)
-        .map_err(|error| StoreError::Inconsistent { table: "idempotency", what: error.to_string() })?;
+    let answer = serde_json::from_slice(&opened).map_err(|error| StoreError::Inconsistent {
+        table: "idempotency",
+        what: error.to_string(),
+    })?;
     Ok(Some(answer))
 }
 

@@ -37,26 +37,43 @@ impl<'a> Unit<'a> {
     }
 
     /// A record, as this unit has left it, or as it is stored.
-    pub async fn get<R: Record>(&mut self, company: CompanyId, id: &str) -> Result<Option<Versioned<R>>, Failure> {
+    pub async fn get<R: Record>(
+        &mut self,
+        company: CompanyId,
+        id: &str,
+    ) -> Result<Option<Versioned<R>>, Failure> {
         let key = (R::TABLE.name, company, id.to_owned());
         if !self.held.contains_key(&key) {
-            let Some(row) = self.app.store.row(R::TABLE, company, id).await? else { return Ok(None) };
+            let Some(row) = self.app.store.row(R::TABLE, company, id).await? else {
+                return Ok(None);
+            };
             let read_at = Some(row.version);
             self.held.insert(key.clone(), Held { table: R::TABLE, row, read_at, changed: false });
         }
         let held = &self.held[&key];
-        Ok(Some(Versioned { record: read_body(R::TABLE.name, &held.row)?, version: held.row.version }))
+        Ok(Some(Versioned {
+            record: read_body(R::TABLE.name, &held.row)?,
+            version: held.row.version,
+        }))
     }
 
     /// As [`Unit::get`], for a record that must exist.
-    pub async fn must<R: Record>(&mut self, company: CompanyId, id: &str) -> Result<Versioned<R>, Failure> {
+    pub async fn must<R: Record>(
+        &mut self,
+        company: CompanyId,
+        id: &str,
+    ) -> Result<Versioned<R>, Failure> {
         self.get(company, id).await?.ok_or_else(|| {
-            StoreError::Inconsistent { table: R::TABLE.name, what: format!("{id} is missing") }.into()
+            StoreError::Inconsistent { table: R::TABLE.name, what: format!("{id} is missing") }
+                .into()
         })
     }
 
     /// The records a query chooses, as this unit has left them.
-    pub async fn find<R: Record>(&mut self, query: &crate::store::Query) -> Result<Vec<Versioned<R>>, Failure> {
+    pub async fn find<R: Record>(
+        &mut self,
+        query: &crate::store::Query,
+    ) -> Result<Vec<Versioned<R>>, Failure> {
         let mut found = Vec::new();
         for Versioned { record, .. } in self.app.store.find::<R>(query).await? {
             // Through `get`, so that what is changed twice is changed once.
@@ -75,7 +92,11 @@ impl<'a> Unit<'a> {
 
     /// The version a record will have once this unit is durable.
     pub fn version_after<R: Record>(&self, record: &R) -> i64 {
-        match self.held.get(&(R::TABLE.name, record.company(), record.id())).and_then(|held| held.read_at) {
+        match self
+            .held
+            .get(&(R::TABLE.name, record.company(), record.id()))
+            .and_then(|held| held.read_at)
+        {
             Some(read_at) => read_at + 1,
             None => 1,
         }
@@ -103,10 +124,16 @@ impl<'a> Unit<'a> {
             match held.read_at {
                 // What the unit decided by, but did not change, must not have changed either.
                 Some(version) if !held.changed => {
-                    writes.push(Write::Unchanged(held.table, held.row.company, held.row.id, version));
+                    writes.push(Write::Unchanged(
+                        held.table,
+                        held.row.company,
+                        held.row.id,
+                        version,
+                    ));
                 }
                 Some(version) => {
-                    writes.push(Write::Update(held.table, Row { version: version + 1, ..held.row }));
+                    writes
+                        .push(Write::Update(held.table, Row { version: version + 1, ..held.row }));
                 }
                 None => writes.push(Write::Insert(held.table, Row { version: 1, ..held.row })),
             }

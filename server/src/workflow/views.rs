@@ -242,8 +242,12 @@ impl OperationView {
     pub fn of(operation: &Operation, number: Option<&MatchNumber>) -> Self {
         let (device, reason, problem, ended_at) = match &operation.state {
             OperationState::Pending => (None, None, None, None),
-            OperationState::Denied { device, reason, at } => (Some(*device), Some(*reason), None, Some(*at)),
-            OperationState::Expired { at } | OperationState::Cancelled { at } => (None, None, None, Some(*at)),
+            OperationState::Denied { device, reason, at } => {
+                (Some(*device), Some(*reason), None, Some(*at))
+            }
+            OperationState::Expired { at } | OperationState::Cancelled { at } => {
+                (None, None, None, Some(*at))
+            }
             OperationState::Executed { device, at, .. } => (Some(*device), None, None, Some(*at)),
             OperationState::Failed { device, at, problem } => {
                 (Some(*device), None, Some(problem.clone()), Some(*at))
