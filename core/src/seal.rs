@@ -144,6 +144,7 @@ impl<'de> serde::Deserialize<'de> for Sealed {
 }
 
 /// The master keys of a server: the first seals, all open.
+#[derive(Clone)]
 pub struct Keyring {
     keys: Vec<(String, LessSafeKey)>,
 }

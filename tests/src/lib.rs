@@ -1,1 +1,9 @@
-//! Stories.
+//! What the stories share: a world with the real server and real phones, and a plain client. The
+//! stories themselves are in `tests/tests/stories`; here are also the rules for dependencies and
+//! for what may be committed.
+
+pub mod http;
+pub mod world;
+
+#[cfg(test)]
+mod dependencies;

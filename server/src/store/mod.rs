@@ -17,6 +17,8 @@ use semilla_core::verifier::Counters;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod sqlite;
 
 /// A kind of row: the table's name and the columns beside `company`, `id`, `version` and `body`.
@@ -299,6 +301,8 @@ pub struct Attempt {
     pub client: Option<ClientId>,
     /// What came of it: `accepted`, or why not, by one of the words of the verifier.
     pub outcome: String,
+    /// Consecutive failures: with this one, or, where it was accepted, before it.
+    pub failures: u32,
 }
 
 /// A code to be checked. `judge` is called with what the verifier holds, within the transaction
@@ -315,7 +319,8 @@ pub struct Check {
 /// What a rule decided about an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// The counters to store; none where the attempt changes nothing.
+    /// The counters to store; none where the attempt changes nothing. Where the verifier holds
+    /// nothing of the token yet, they make a row that is closed and has no seed.
     pub counters: Option<Counters>,
     /// The row to record.
     pub attempt: Attempt,
@@ -344,19 +349,32 @@ pub enum StoreError {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// One row.
-    async fn row(&self, table: &'static Table, company: CompanyId, id: &str) -> Result<Option<Row>, StoreError>;
+    async fn row(
+        &self,
+        table: &'static Table,
+        company: CompanyId,
+        id: &str,
+    ) -> Result<Option<Row>, StoreError>;
     /// The rows a query chooses.
     async fn rows(&self, query: &Query) -> Result<Vec<Row>, StoreError>;
     /// How many rows a query would choose, its `after` and `limit` aside.
     async fn count(&self, query: &Query) -> Result<u64, StoreError>;
     /// Whose a name is.
-    async fn lookup(&self, scope: Scope, name: &str) -> Result<Option<(CompanyId, String)>, StoreError>;
+    async fn lookup(
+        &self,
+        scope: Scope,
+        name: &str,
+    ) -> Result<Option<(CompanyId, String)>, StoreError>;
     /// Makes all of a batch durable, or nothing of it.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
     /// Judges an attempt and makes its outcome durable. Concurrent ones share a commit.
     async fn check(&self, check: Check) -> Result<Attempt, StoreError>;
     /// What the verifier holds of a token.
-    async fn verifier(&self, company: CompanyId, token: TokenId) -> Result<Option<Verifier>, StoreError>;
+    async fn verifier(
+        &self,
+        company: CompanyId,
+        token: TokenId,
+    ) -> Result<Option<Verifier>, StoreError>;
     /// The records of a chain.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<audit::Record>, StoreError>;
     /// The head of a chain, as the database says.
@@ -364,7 +382,8 @@ pub trait Store: Send + Sync {
     /// The companies that have a chain.
     async fn audit_chains(&self) -> Result<Vec<CompanyId>, StoreError>;
     /// The attempts that the record `sequence` of a chain stands for, in the order of its hash.
-    async fn attempts(&self, company: CompanyId, sequence: u64) -> Result<Vec<Attempt>, StoreError>;
+    async fn attempts(&self, company: CompanyId, sequence: u64)
+    -> Result<Vec<Attempt>, StoreError>;
     /// Tells whenever a batch with topics has become durable.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<[Topic]>>;
     /// Finishes what was handed in and closes.
@@ -385,7 +404,11 @@ pub fn attempts_draft(company: CompanyId, at: Timestamp, attempts: &[Attempt]) -
 #[async_trait]
 pub trait Records: Store {
     /// One record.
-    async fn get<R: Record>(&self, company: CompanyId, id: &str) -> Result<Option<Versioned<R>>, StoreError> {
+    async fn get<R: Record>(
+        &self,
+        company: CompanyId,
+        id: &str,
+    ) -> Result<Option<Versioned<R>>, StoreError> {
         self.row(R::TABLE, company, id).await?.map(read).transpose()
     }
 
@@ -399,8 +422,10 @@ pub trait Records: Store {
 impl<S: Store + ?Sized> Records for S {}
 
 fn read<R: Record>(row: Row) -> Result<Versioned<R>, StoreError> {
-    let inconsistent =
-        |error: serde_json::Error| StoreError::Inconsistent { table: R::TABLE.name, what: format!("{}: {error}", row.id) };
+    let inconsistent = |error: serde_json::Error| StoreError::Inconsistent {
+        table: R::TABLE.name,
+        what: format!("{}: {error}", row.id),
+    };
     let record = serde_json::from_str(&row.body).map_err(inconsistent)?;
     Ok(Versioned { record, version: row.version })
 }
@@ -434,12 +459,22 @@ impl Batch {
 
     /// Removes a record that must still be at the version it was read at.
     pub fn delete<R: Record>(&mut self, read: &Versioned<R>) {
-        self.writes.push(Write::Delete(R::TABLE, read.record.company(), read.record.id(), read.version));
+        self.writes.push(Write::Delete(
+            R::TABLE,
+            read.record.company(),
+            read.record.id(),
+            read.version,
+        ));
     }
 
     /// Holds the batch to a record that it does not change.
     pub fn unchanged<R: Record>(&mut self, read: &Versioned<R>) {
-        self.writes.push(Write::Unchanged(R::TABLE, read.record.company(), read.record.id(), read.version));
+        self.writes.push(Write::Unchanged(
+            R::TABLE,
+            read.record.company(),
+            read.record.id(),
+            read.version,
+        ));
     }
 
     /// Moves a record to another company: it leaves the one it was read at, and goes on counting

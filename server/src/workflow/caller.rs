@@ -4,7 +4,7 @@
 use semilla_core::audit::Actor;
 use semilla_core::base64url;
 use semilla_core::device::{Device, DeviceState};
-use semilla_core::id::UserId;
+use semilla_core::id::{CompanyId, UserId};
 use semilla_core::person::{Company, Role, User};
 use semilla_core::problem::{Problem, ProblemType};
 
@@ -179,6 +179,6 @@ async fn active_company(
     app: &App,
     id: semilla_core::id::CompanyId,
 ) -> Result<Option<Company>, Failure> {
-    let kept = app.store.get::<Company>(semilla_core::id::CompanyId::BANK, &id.to_string()).await?;
+    let kept = app.store.get::<Company>(CompanyId::BANK, &id.to_string()).await?;
     Ok(kept.map(|kept| kept.record).filter(|company| company.active))
 }

@@ -18,6 +18,7 @@ use crate::records::IdempotentAnswer;
 use crate::store::{Batch, Records, StoreError};
 
 pub mod approvals;
+pub mod bootstrap;
 pub mod caller;
 pub mod chores;
 pub mod codes;
@@ -26,6 +27,7 @@ pub mod effects;
 pub mod enrollments;
 pub mod people;
 pub mod tokens;
+pub mod trail;
 pub mod unit;
 pub mod views;
 

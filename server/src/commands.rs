@@ -1,0 +1,185 @@
+//! What each command does. Errors come back with the exit code that scripts rely on.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use semilla_core::language::Language;
+use semilla_core::person::{Login, Role};
+use semilla_core::text::Name;
+use semilla_server::app::{App, SystemEntropy};
+use semilla_server::config::{Config, ConfigError, master_key};
+use semilla_server::dev::{self, demo};
+use semilla_server::logs;
+use semilla_server::serve::{Start, StartError, open, start};
+use semilla_server::workflow::people::NewUser;
+use semilla_server::workflow::{act, bootstrap, trail};
+use serde_json::{Value, json};
+
+/// Why a command ends without having done what it was asked.
+pub(crate) struct Failed {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// What happened, and what to do next.
+    pub(crate) message: String,
+}
+
+const DOES_NOT_HOLD: u8 = 1;
+const USAGE: u8 = 2;
+const UNAVAILABLE: u8 = 69;
+const INTERNAL: u8 = 70;
+const CONFIGURATION: u8 = 78;
+
+fn failed(code: u8) -> impl Fn(&dyn std::fmt::Display) -> Failed {
+    move |error| Failed { code, message: error.to_string() }
+}
+
+impl From<ConfigError> for Failed {
+    fn from(error: ConfigError) -> Self {
+        failed(CONFIGURATION)(&error)
+    }
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        failed(UNAVAILABLE)(&error)
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        failed(INTERNAL)(&error)
+    }
+}
+
+impl From<dev::DevError> for Failed {
+    fn from(error: dev::DevError) -> Self {
+        let code = match error {
+            dev::DevError::Broken(_) => DOES_NOT_HOLD,
+            dev::DevError::Start(_) => UNAVAILABLE,
+            _ => INTERNAL,
+        };
+        failed(code)(&error)
+    }
+}
+
+fn print(text: &str) -> Result<(), Failed> {
+    Ok(writeln!(anstream::stdout(), "{text}")?)
+}
+
+/// `semilla init`.
+pub(crate) async fn init(folder: &Path, bank: &str, operator: &str, name: &str, json: bool) -> Result<(), Failed> {
+    let usage = failed(USAGE);
+    let bank = Name::parse(bank).map_err(|error| usage(&format!("--bank: {error}")))?;
+    let operator = NewUser {
+        login: Login::parse(operator).map_err(|error| usage(&format!("--operator: {error}")))?,
+        name: Name::parse(name).map_err(|error| usage(&format!("--name: {error}")))?,
+        role: Role::Operator,
+    };
+    let file = folder.join("semilla.toml");
+    if file.exists() {
+        return Err(usage(&format!("{} exists: this folder was made before. Choose another.", file.display())));
+    }
+    private_folder(folder)?;
+    demo::private_file(&file, &Config::sample())?;
+    let config = Config::load(&file)?;
+    master_key::create(&config.master_key_path(), &SystemEntropy::default())?;
+    let app = Arc::new(opened(&config).await?);
+    let created = act(&app, None, move |app| {
+        let (bank, operator) = (bank.clone(), operator.clone());
+        async move { bootstrap::bank(&app, &bank, &operator).await }
+    })
+    .await
+    .map_err(|failure| failed(INTERNAL)(&dev::describe(&failure)))?;
+    app.store.close().await;
+    let created: Value = serde_json::from_str(&created.into_answer().body).unwrap_or_default();
+    let (id, secret) = (&created["client_id"], &created["client_secret"]);
+    if json {
+        return print(&json!({"folder": folder, "client_id": id, "client_secret": secret}).to_string());
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    print(&format!(
+        "Made {}.\n\nThe operator's program, shown this once:\n  client_id      {}\n  client_secret  {}\n\n\
+         Keep {} apart from the backups of {}: whoever has both has the seeds.\n\nNext: semilla serve --config {}",
+        folder.display(),
+        text(id),
+        text(secret),
+        config.master_key_path().display(),
+        config.data_folder().display(),
+        file.display(),
+    ))
+}
+
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn options(config: &Config) -> Result<Start, Failed> {
+    let keyring = master_key::load(&config.master_key_path())?;
+    let mut options = Start::on_loopback(Some(config.data_folder()), keyring);
+    options.listen = config.listen;
+    options.issuer = config.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
+    options.limits = config.limits();
+    options.alarm_failures_per_minute = config.alarm_failures_per_minute;
+    Ok(options)
+}
+
+async fn opened(config: &Config) -> Result<App, Failed> {
+    let mut options = options(config)?;
+    Ok(open(&mut options, String::new()).await?)
+}
+
+/// `semilla serve`.
+pub(crate) async fn serve(path: &Path, ready_file: Option<&Path>) -> Result<(), Failed> {
+    let config = Config::load(path)?;
+    logs::start(config.log_format, config.log_level).map_err(|error| failed(INTERNAL)(&error))?;
+    let running = start(options(&config)?).await?;
+    let ready = json!({"listening": running.address, "issuer": running.issuer()}).to_string();
+    tracing::info!(address = %running.address, issuer = running.issuer(), "listening");
+    if let Some(file) = ready_file {
+        // Whole or not there: whoever waits for it reads it at once.
+        let unfinished = file.with_extension("unfinished");
+        std::fs::write(&unfinished, format!("{ready}\n"))?;
+        std::fs::rename(&unfinished, file)?;
+    }
+    demo::interrupted().await?;
+    tracing::info!("stopping");
+    // A second request to stop is obeyed at once (security 118).
+    tokio::select! {
+        cut = running.stop() => tracing::info!(cut_off = cut, "stopped"),
+        again = demo::interrupted() => again?,
+    }
+    Ok(())
+}
+
+/// `semilla dev`.
+pub(crate) async fn dev(listen: SocketAddr, language: Language) -> Result<(), Failed> {
+    Ok(demo::run(listen, language).await?)
+}
+
+/// `semilla dev --story`.
+pub(crate) async fn story(language: Language) -> Result<(), Failed> {
+    Ok(dev::story::play(language).await?)
+}
+
+/// `semilla audit verify`.
+pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> {
+    let app = opened(&Config::load(path)?).await?;
+    let reports = trail::verify(app.store.as_ref()).await.map_err(|error| failed(UNAVAILABLE)(&error))?;
+    app.store.close().await;
+    let whole = reports.iter().all(|report| report.tampered.is_none());
+    if json {
+        print(&json!({"whole": whole, "chains": reports}).to_string())?;
+    } else {
+        for report in &reports {
+            let found = report.tampered.as_deref().unwrap_or("whole");
+            print(&format!(
+                "{}  {:>8} records  {:>8} checks of codes  head {}  {found}",
+                report.company, report.records, report.attempts, report.head
+            ))?;
+        }
+    }
+    if whole { Ok(()) } else { Err(failed(DOES_NOT_HOLD)(&"the audit trail was tampered with, see above")) }
+}

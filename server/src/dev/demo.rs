@@ -1,0 +1,129 @@
+//! The demonstration that keeps running: Laura Valencia holds an active token on her phone, the
+//! administrator's phone is bound, and what is printed can be pasted.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use semilla_approver::Phone;
+use semilla_approver::clock::SystemClock;
+use semilla_approver::entropy::SystemEntropy;
+use semilla_approver::pin::Pin;
+use semilla_approver::store::{FileStore, Stretch};
+use semilla_core::base64url;
+use semilla_core::entropy;
+use semilla_core::language::{Label, Language};
+
+use super::{Demo, DevError};
+
+/// The PIN of the demonstration's phones. Both are thrown away when it ends.
+const PIN: &str = "482915";
+
+/// A folder of its own that is removed when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one, for this user alone, where the system keeps what is temporary.
+    pub fn temporary() -> Result<Self, DevError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let name = base64url::encode(&entropy::bytes::<9>(&SystemEntropy));
+        let path = std::env::temp_dir().join(format!("semilla-dev-{name}"));
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the system's temporary folder.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the demonstration until it is interrupted.
+pub async fn run(listen: SocketAddr, language: Language) -> Result<(), DevError> {
+    let folder = Folder::temporary()?;
+    let demo = Demo::begin(Some(&folder.path().join("data")), |options| options.listen = listen).await?;
+    let (token, serial) = demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
+    let administrators = phone(&folder, "andres").await?;
+    administrators.bind(&demo.activation(&demo.administrator).await?).await?;
+    let lauras = phone(&folder, "laura").await?;
+    lauras.bind(&demo.assign(&token, &demo.laura).await?).await?;
+    lauras.enroll_next().await?;
+    show(&demo, &folder, &token, &serial, language)?;
+    interrupted().await?;
+    demo.server.stop().await;
+    Ok(())
+}
+
+async fn phone(folder: &Folder, name: &str) -> Result<Phone, DevError> {
+    let path = folder.path().join(name);
+    std::fs::create_dir_all(&path)?;
+    private_file(&path.join("pin"), PIN)?;
+    let store = FileStore::create(&path, &Pin::chosen(PIN)?, Stretch::STANDARD)?;
+    Ok(Phone::new(Arc::new(store.into()), Arc::new(SystemClock), Arc::new(SystemEntropy)))
+}
+
+/// Writes a file that only its owner can read.
+pub fn private_file(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn show(demo: &Demo, folder: &Folder, token: &str, serial: &str, language: Language) -> std::io::Result<()> {
+    let bold = Style::new().bold();
+    let grey = Style::new().fg_color(Some(AnsiColor::BrightBlack.into()));
+    let say = |spanish, english| Label(spanish, english).text(language);
+    let base = demo.server.issuer();
+    let (id, secret) = (&demo.company.id, &demo.company.secret);
+    let store = |name: &str| {
+        let path = folder.path().join(name);
+        format!("--store {} --pin-file {}", path.display(), path.join("pin").display())
+    };
+    let (laura, andres) = (store("laura"), store("andres"));
+    let approver = "cargo run -q -p semilla-approver --";
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{bold}Semilla{bold:#} · {}\n", say("demostración: todo se borra al terminar", "demonstration: all of it is erased at the end"))?;
+    writeln!(out, "  {:<16} {base}", say("Servidor", "Server"))?;
+    writeln!(out, "  {:<16} Comercial Andina S.A.S.", say("Empresa", "Company"))?;
+    writeln!(out, "  {:<16} Laura Valencia · {serial} · {}", say("Usuario", "User"), say("Activo", "Active"))?;
+    writeln!(out, "  {:<16} Andrés Gómez · {}", say("Administrador", "Administrator"), say("teléfono vinculado", "phone bound"))?;
+    let note = |out: &mut dyn Write, text: &str| writeln!(out, "\n{grey}# {text}{grey:#}");
+    note(&mut out, say("Un código del teléfono de Laura", "A code of Laura's phone"))?;
+    writeln!(out, "{approver} {laura} code --unused")?;
+    note(&mut out, say("La empresa pregunta si es correcto (escriba el código al final)", "The company asks whether it is right (put the code at the end)"))?;
+    writeln!(out, "S={base}; T={token}")?;
+    writeln!(out, "A=$(curl -s -u {id}:{secret} -d grant_type=client_credentials $S/token | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')")?;
+    writeln!(out, "ask() {{ curl -s -H \"Authorization: Bearer $A\" -H 'Content-Type: application/json' \"$@\"; echo; }}")?;
+    writeln!(out, "ask $S/api/v1/otp/verify -d '{{\"token\":\"'$T'\",\"code\":\"00000000\"}}'")?;
+    note(&mut out, say("El administrador pide liberar el token; anote match_number", "The administrator asks to release the token; note match_number"))?;
+    writeln!(out, "ask $S/api/v1/tokens/$T/release -d '{{\"cause\":\"seed_release\"}}'")?;
+    note(&mut out, say("Su teléfono lo muestra, pide el número y autoriza", "His phone shows it, asks for the number and authorizes"))?;
+    writeln!(out, "{approver} {andres} inbox")?;
+    writeln!(out, "{approver} {andres} approve")?;
+    note(&mut out, say("El token está de nuevo en la empresa, y su vida en la auditoría", "The token is back with the company, and its life in the audit trail"))?;
+    writeln!(out, "ask $S/api/v1/tokens/$T")?;
+    writeln!(out, "ask \"$S/api/v1/audit?token=$T&limit=100\"")?;
+    note(&mut out, say("Todo el flujo de una vez: cargo run -- dev --story", "The whole flow at once: cargo run -- dev --story"))?;
+    writeln!(out, "\n{}", say("Corriendo. Ctrl-C termina.", "Running. Ctrl-C ends it."))?;
+    out.flush()
+}
+
+/// Waits for Ctrl-C or a polite request to end.
+pub async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,155 @@
+//! A server in this process: the store opened, the keys at hand, the routes served, the chores
+//! done, until it is stopped. `serve`, `dev` and every test start the same one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+use semilla_core::entropy::Entropy;
+use semilla_core::seal::Keyring;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, KeysError, SystemEntropy, server_keys};
+use crate::clock::{Clock, SystemClock};
+use crate::listener::{self, Limits};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+use crate::workflow::chores;
+use crate::workflow::codes::FailureWindow;
+
+/// How often what is due is done, at most. Nothing waits for it: see [`chores`].
+const CHORES_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a server needs to start.
+pub struct Start {
+    /// The folder of the database; `None` keeps everything in memory.
+    pub data: Option<PathBuf>,
+    /// What seals and opens at rest.
+    pub keyring: Keyring,
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The address callers know it by; where it listens, if none is given.
+    pub issuer: Option<String>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// What clients may take of it.
+    pub limits: Limits,
+    /// How many failed codes within a minute, over all companies, raise the alarm.
+    pub alarm_failures_per_minute: u32,
+}
+
+impl Start {
+    /// A server on a free port of this machine, with the system's clock and randomness.
+    pub fn on_loopback(data: Option<PathBuf>, keyring: Keyring) -> Self {
+        Self {
+            data,
+            keyring,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            issuer: None,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy::default()),
+            limits: Limits::default(),
+            alarm_failures_per_minute: 500,
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The database does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys do not open.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it works with.
+    pub app: Arc<App>,
+    serving: JoinHandle<usize>,
+    chores: JoinHandle<()>,
+}
+
+impl Running {
+    /// The address its callers know it by.
+    pub fn issuer(&self) -> &str {
+        &self.app.issuer
+    }
+
+    /// Stops: nothing new is accepted, long polls end, what was begun is finished, the database is
+    /// closed. Returns within the drain time of the limits, and how many connections were cut off.
+    pub async fn stop(self) -> usize {
+        self.app.stopping.cancel();
+        let cut = self.serving.await.unwrap_or_default();
+        // A chore that was being done is done to its end.
+        let _ = self.chores.await;
+        self.app.store.close().await;
+        cut
+    }
+}
+
+/// Opens what a server works with, without serving anything: for commands that act on a folder.
+pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> {
+    let store: Arc<dyn Store> = match &start.data {
+        Some(folder) => Arc::new(SqliteStore::open(folder, crate::store::sqlite::Options::default())?),
+        None => Arc::new(SqliteStore::open_in_memory()?),
+    };
+    let now = start.clock.now();
+    let keys = server_keys(store.as_ref(), &start.keyring, start.entropy.as_ref(), now).await?;
+    Ok(App {
+        store,
+        keyring: start.keyring.clone(),
+        keys,
+        clock: Arc::clone(&start.clock),
+        entropy: Arc::clone(&start.entropy),
+        random: SystemRandom::new(),
+        issuer,
+        stopping: CancellationToken::new(),
+        alarm_failures_per_minute: start.alarm_failures_per_minute,
+        failures: FailureWindow::default(),
+    })
+}
+
+/// Starts a server.
+pub async fn start(mut start: Start) -> Result<Running, StartError> {
+    let listen = |error| StartError::Listen { address: start.listen, error };
+    let listener = TcpListener::bind(start.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let issuer = start.issuer.take().unwrap_or_else(|| format!("http://{address}"));
+    let app = Arc::new(open(&mut start, issuer).await?);
+    let router = crate::http::router(Arc::clone(&app));
+    let serving = tokio::spawn(listener::serve(listener, router, app.stopping.clone(), start.limits));
+    let chores = tokio::spawn(do_chores(Arc::clone(&app)));
+    Ok(Running { address, app, serving, chores })
+}
+
+async fn do_chores(app: Arc<App>) {
+    loop {
+        if let Err(failure) = chores::run(&app).await {
+            tracing::warn!(?failure, "chores were left undone, and will be tried again");
+        }
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(CHORES_PERIOD) => {}
+        }
+    }
+}
