@@ -1,0 +1,59 @@
+//! Whether the server is there, and whether it can work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use semilla_core::id::CompanyId;
+use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::seal::{Purpose, Sealed};
+
+use super::Edge;
+use super::problem::ApiError;
+use crate::app::App;
+use crate::records::Setting;
+use crate::store::Records;
+
+/// How long the store may take to show that it answers.
+const READY_TIME: Duration = Duration::from_secs(2);
+
+/// `GET /`: what this is.
+pub(super) async fn product() -> Response {
+    axum::Json(serde_json::json!({
+        "product": "Semilla",
+        "company_api": "/api/v1",
+        "device_api": "/device/v1",
+        "authorization_server": "/.well-known/oauth-authorization-server",
+    }))
+    .into_response()
+}
+
+/// `GET /healthz`: the process answers. Restart it where this fails.
+pub(super) async fn alive() -> Response {
+    axum::Json(serde_json::json!({ "status": "up" })).into_response()
+}
+
+/// `GET /readyz`: the server can do its work (security 121). What it needs for a code is what is
+/// tried: the store reads a row, and what is sealed in it opens. Send it nothing where this fails.
+pub(super) async fn ready(State(edge): State<Arc<Edge>>) -> Result<Response, ApiError> {
+    if edge.app.stopping.is_cancelled() {
+        return Err(Problem::new(ProblemType::Unavailable, "The server is stopping.").into());
+    }
+    match tokio::time::timeout(READY_TIME, opens_a_key(&edge.app)).await {
+        Ok(Ok(())) => Ok(axum::Json(serde_json::json!({ "status": "ready" })).into_response()),
+        Ok(Err(why)) => Err(ApiError::unavailable(format!("not ready: {why}"))),
+        Err(_) => Err(ApiError::unavailable("not ready: the store does not answer")),
+    }
+}
+
+/// Reads the server's signing key as `app::server_keys` keeps it, and opens its seal.
+async fn opens_a_key(app: &App) -> Result<(), String> {
+    const NAME: &str = "signing-key";
+    let kept =
+        app.store.get::<Setting>(CompanyId::BANK, NAME).await.map_err(|error| error.to_string())?;
+    let kept = kept.ok_or("the signing key is gone")?;
+    let purpose = Purpose::Other { kind: "secret", company: CompanyId::BANK, id: NAME };
+    let opened = app.keyring.open(&Sealed::from_stored(kept.record.value), &purpose);
+    opened.map(drop).map_err(|error| error.to_string())
+}

@@ -1,0 +1,164 @@
+//! The faces of the server over HTTP. [`routes`] is the one list of what can be asked, and by
+//! whom: the router is built from it, each handler behind its [`Rule`], so that a route without a
+//! rule cannot be written down. A handler reads what it is handed, calls one function of
+//! [`crate::workflow`] and answers.
+//!
+//! ```text
+//! listener ─▶ headers::outermost ─▶ route ─▶ auth::enforce ─▶ handler ─▶ workflow
+//!             id, log, panics,               rule, caller,    body,
+//!             security headers               time             params
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use ring::hmac;
+use semilla_core::entropy;
+use semilla_core::problem::{Problem, ProblemType};
+use tokio::sync::Semaphore;
+
+use self::auth::Guard;
+pub use self::auth::Rule;
+use self::problem::ApiError;
+use crate::app::App;
+
+pub mod auth;
+pub mod body;
+pub mod change;
+mod dpop;
+mod form;
+pub mod headers;
+mod health;
+mod limits;
+mod oauth;
+pub mod params;
+pub mod problem;
+pub mod respond;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod wait;
+
+/// How long a handler may take (security 100).
+const HANDLER_TIME: Duration = Duration::from_secs(10);
+
+/// How long one may take that waits for something to happen: the longest wait, and its own time.
+const WAITING_HANDLER_TIME: Duration = Duration::from_secs(40);
+
+/// What the handlers share.
+pub struct Edge {
+    /// What everything works with.
+    pub app: Arc<App>,
+    proofs: dpop::Proofs,
+    attempts: oauth::Attempts,
+    /// For comparing what is secret; of this process.
+    comparison: hmac::Key,
+    running: change::Running,
+    streams: Arc<Semaphore>,
+}
+
+impl Edge {
+    fn new(app: Arc<App>) -> Self {
+        let entropy = app.entropy.as_ref();
+        Self {
+            proofs: dpop::Proofs::new(entropy),
+            attempts: oauth::Attempts::default(),
+            comparison: hmac::Key::new(hmac::HMAC_SHA256, &entropy::bytes::<32>(entropy)),
+            running: change::Running::default(),
+            streams: Arc::new(Semaphore::new(wait::STREAMS_MAX)),
+            app,
+        }
+    }
+}
+
+/// One thing that can be asked.
+pub struct Route {
+    /// With this method.
+    pub method: Method,
+    /// At this path; `{id}` stands for an id.
+    pub path: &'static str,
+    /// By these callers.
+    pub rule: Rule,
+    waits: bool,
+    handler: MethodRouter<Arc<Edge>>,
+}
+
+impl Route {
+    fn new<H, T>(
+        method: Method,
+        filter: MethodFilter,
+        path: &'static str,
+        rule: Rule,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, Arc<Edge>>,
+        T: 'static,
+    {
+        Self { method, path, rule, waits: false, handler: on(filter, handler) }
+    }
+
+    /// The handler waits for something to happen, as its caller wishes.
+    #[must_use]
+    fn waiting(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+}
+
+macro_rules! methods {
+    ($($name:ident = $method:ident;)*) => {$(
+        fn $name<H, T>(path: &'static str, rule: Rule, handler: H) -> Route
+        where
+            H: Handler<T, Arc<Edge>>,
+            T: 'static,
+        {
+            Route::new(Method::$method, MethodFilter::$method, path, rule, handler)
+        }
+    )*};
+}
+
+methods! {
+    get = GET;
+    post = POST;
+}
+
+/// Everything that can be asked.
+pub fn routes() -> Vec<Route> {
+    vec![
+        get("/", Rule::Public, health::product),
+        get("/healthz", Rule::Public, health::alive),
+        get("/readyz", Rule::Public, health::ready),
+        post("/token", Rule::Public, oauth::token),
+        get("/jwks", Rule::Public, oauth::jwks),
+        get("/.well-known/oauth-authorization-server", Rule::Public, oauth::metadata),
+    ]
+}
+
+/// The router of all routes.
+pub fn router(app: Arc<App>) -> Router {
+    assemble(Arc::new(Edge::new(app)), routes())
+}
+
+fn assemble(edge: Arc<Edge>, routes: Vec<Route>) -> Router {
+    let mut router = Router::new();
+    for Route { path, rule, waits, handler, .. } in routes {
+        let gives_nonce = path.starts_with("/device/");
+        let guard = Guard { edge: Arc::clone(&edge), rule, gives_nonce, waits };
+        router = router.route(path, handler.route_layer(from_fn_with_state(guard, auth::enforce)));
+    }
+    router
+        .fallback(|| async { ApiError::from(Problem::not_found()) })
+        .method_not_allowed_fallback(|| async {
+            let detail = "Not with this method: see the header Allow.";
+            ApiError::from(Problem::new(ProblemType::MethodNotAllowed, detail))
+        })
+        .layer(from_fn_with_state(Arc::clone(&edge), headers::outermost))
+        .with_state(edge)
+}

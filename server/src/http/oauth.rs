@@ -1,0 +1,328 @@
+//! The authorization server: access tokens for programs by the grant `client_credentials` (RFC
+//! 6749 section 4.4), its keys and its metadata (RFC 8414). A program proves itself by its secret;
+//! other ways to do so, and tokens bound to a key, have their place in [`credentials`] and
+//! [`issue`].
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
+use semilla_core::audit::{Actor, Draft, Subject};
+use semilla_core::base64url;
+use semilla_core::entropy;
+use semilla_core::id::{ClientId, CompanyId};
+use semilla_core::person::Company;
+use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::secret::SecretText;
+use serde::Serialize;
+
+use super::Edge;
+use super::headers::single;
+use super::limits::{Limiter, retry_after};
+use super::problem::ApiError;
+use super::{body, form};
+use crate::app::App;
+use crate::listener::Peer;
+use crate::records::{AccessToken, ApiScope, Client};
+use crate::store::{Batch, Records, Scope, StoreError, Write};
+use crate::workflow::caller::sha256;
+
+/// How long an access token lives, in seconds (protocol: at most 300).
+const TOKEN_SECONDS: u64 = 300;
+
+/// How often credentials may fail.
+pub(super) struct Attempts {
+    /// From one network: whoever fails too often is not heard at all for a while.
+    by_network: Limiter<IpAddr>,
+    /// For one client: beyond it failures are not recorded, so that strangers cannot fill a
+    /// company's chain. The right secret always counts, so that they cannot lock it out either.
+    by_client: Limiter<ClientId>,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            by_network: Limiter::new(20, Duration::from_secs(3)),
+            by_client: Limiter::new(10, Duration::from_secs(6)),
+        }
+    }
+}
+
+/// An address as limits count it: of IPv6 the half that a provider gives to one customer.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+    }
+}
+
+/// Why there is no token: as OAuth has it (RFC 6749 section 5.2), or for a reason that OAuth has no
+/// word for.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Oauth(&'static str, String),
+    Other(ApiError),
+}
+
+impl Refusal {
+    fn invalid_client() -> Self {
+        Self::Oauth(
+            "invalid_client",
+            "The client is unknown, or its secret is not this one.".to_owned(),
+        )
+    }
+
+    fn invalid_request(detail: impl Into<String>) -> Self {
+        Self::Oauth("invalid_request", detail.into())
+    }
+
+    fn rate_limited(wait: Duration) -> Self {
+        let detail = "Too many attempts failed: wait before the next one.";
+        let problem = Problem::new(ProblemType::RateLimited, detail).retry_after(retry_after(wait));
+        Self::Other(problem.into())
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (error, error_description) = match self {
+            Self::Oauth(error, description) => (error, description),
+            Self::Other(error) => return error.into_response(),
+        };
+        #[derive(Serialize)]
+        struct Document {
+            error: &'static str,
+            error_description: String,
+        }
+        let document = axum::Json(Document { error, error_description });
+        if error != "invalid_client" {
+            return (StatusCode::BAD_REQUEST, document).into_response();
+        }
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"semilla\"")];
+        (StatusCode::UNAUTHORIZED, challenge, document).into_response()
+    }
+}
+
+/// What a program asks for. Parameters that are not known are ignored, as RFC 6749 section 3.2
+/// demands.
+struct Asked {
+    grant_type: Option<String>,
+    scope: Option<String>,
+    client_id: Option<String>,
+}
+
+impl Asked {
+    fn parse(text: &[u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(text)
+            .map_err(|_| Refusal::invalid_request("The body is not UTF-8."))?;
+        let pairs =
+            form::parse(text).map_err(|error| Refusal::invalid_request(error.to_string()))?;
+        // An empty parameter is as good as none.
+        let value = |name: &str| {
+            pairs
+                .iter()
+                .find(|(given, value)| given == name && !value.is_empty())
+                .map(|(_, value)| value.clone())
+        };
+        if value("client_secret").is_some() {
+            return Err(Refusal::invalid_request(
+                "Send the secret as HTTP Basic, not in the body.",
+            ));
+        }
+        Ok(Self {
+            grant_type: value("grant_type"),
+            scope: value("scope"),
+            client_id: value("client_id"),
+        })
+    }
+}
+
+/// A client's id and secret from HTTP Basic, each encoded as in a form (RFC 6749 section 2.3.1).
+fn credentials(headers: &HeaderMap) -> Result<(String, SecretText), Refusal> {
+    let text = single(headers, &header::AUTHORIZATION)?.ok_or_else(Refusal::invalid_client)?;
+    let basic = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Basic"));
+    let pair = basic
+        .and_then(|(_, encoded)| STANDARD.decode(encoded.trim_ascii()).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .map(SecretText::new);
+    let decoded = pair.as_ref().and_then(|pair| {
+        let (id, secret) = pair.expose().split_once(':')?;
+        Some((form::decode(id).ok()?, SecretText::new(form::decode(secret).ok()?)))
+    });
+    decoded.ok_or_else(Refusal::invalid_client)
+}
+
+/// `POST /token`.
+pub(super) async fn token(
+    State(edge): State<Arc<Edge>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, stream) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
+    let from = peer.map(network);
+    if let Some(from) = from {
+        // Taken before anything is looked at, and given back by success.
+        edge.attempts.by_network.take(from).map_err(Refusal::rate_limited)?;
+    }
+    body::require_media_type(&parts.headers, "application/x-www-form-urlencoded")?;
+    let asked = Asked::parse(&body::read(stream).await?)?;
+    let (id, secret) = credentials(&parts.headers)?;
+    if asked.client_id.as_ref().is_some_and(|other| *other != id) {
+        return Err(Refusal::invalid_request(
+            "client_id is not the one of the header Authorization.",
+        ));
+    }
+    let id: ClientId = id.parse().map_err(|_| Refusal::invalid_client())?;
+    // In its own task: what was refused is recorded also where the client does not wait for it.
+    let begun = Arc::clone(&edge);
+    let task = tokio::spawn(async move {
+        let client = authenticate(&begun, id, &secret, peer).await?;
+        issue(&begun.app, &client, &asked).await
+    });
+    let granted =
+        task.await.map_err(|_| Refusal::Other(ApiError::internal("/token panicked")))??;
+    if let Some(from) = from {
+        edge.attempts.by_network.give_back(&from);
+    }
+    // RFC 6749 section 5.1 wants both.
+    Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)).into_response())
+}
+
+/// The client of this id and secret. The same reads and the same comparison, whoever it is: a
+/// client that does not exist is looked for at the bank, and recorded there.
+async fn authenticate(
+    edge: &Edge,
+    id: ClientId,
+    secret: &SecretText,
+    peer: Option<IpAddr>,
+) -> Result<Client, Refusal> {
+    let app = &edge.app;
+    let known = app.store.lookup(Scope::Client, &id.to_string()).await?;
+    let company = known.map_or(CompanyId::BANK, |(company, _)| company);
+    let client = app.store.get::<Client>(company, &id.to_string()).await?.map(|kept| kept.record);
+    let owner = app.store.get::<Company>(CompanyId::BANK, &company.to_string()).await?;
+    let expected = client.as_ref().map_or("", |client| &client.secret_sha256);
+    let proven = same(&edge.comparison, expected, &sha256(secret.expose()));
+    let reason = match &client {
+        None => "unknown",
+        Some(_) if !proven => "secret",
+        Some(client) if !client.active => "inactive",
+        Some(_) if !owner.as_ref().is_some_and(|owner| owner.record.active) => "company_inactive",
+        Some(client) => return Ok(client.clone()),
+    };
+    edge.attempts.by_client.take(id).map_err(Refusal::rate_limited)?;
+    let subject = Subject { client: Some(id), ..Subject::default() };
+    let mut draft = Draft::new(company, app.now(), "client.refused", Actor::System)
+        .about(subject)
+        .with("reason", reason);
+    if let Some(peer) = peer {
+        draft = draft.with("peer", peer);
+    }
+    app.store.commit(Batch { audit: vec![draft], ..Batch::default() }).await?;
+    Err(Refusal::invalid_client())
+}
+
+/// Compares in constant time: by the tags of both under a key of this process.
+fn same(key: &hmac::Key, expected: &str, given: &str) -> bool {
+    hmac::verify(key, given.as_bytes(), hmac::sign(key, expected.as_bytes()).as_ref()).is_ok()
+}
+
+/// The answer of RFC 6749 section 5.1. No `Debug`: it holds the token.
+#[derive(Serialize)]
+struct Granted {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: String,
+}
+
+async fn issue(app: &App, client: &Client, asked: &Asked) -> Result<Granted, Refusal> {
+    match asked.grant_type.as_deref() {
+        Some("client_credentials") => {}
+        None => return Err(Refusal::invalid_request("grant_type is missing.")),
+        Some(_) => {
+            let detail = "Only client_credentials is offered.".to_owned();
+            return Err(Refusal::Oauth("unsupported_grant_type", detail));
+        }
+    }
+    let scopes = scopes(client, asked.scope.as_deref())?;
+    let access_token = base64url::encode(&entropy::bytes::<32>(app.entropy.as_ref()));
+    let (sha256, now) = (sha256(&access_token), app.now());
+    let scope = scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(" ");
+    let mut batch = Batch::default();
+    batch.insert(&AccessToken {
+        sha256: sha256.clone(),
+        company: client.company,
+        client: client.id,
+        scopes,
+        expires: now.plus(Duration::from_secs(TOKEN_SECONDS)),
+    });
+    batch.writes.push(Write::Reserve(Scope::AccessToken, sha256.clone(), client.company, sha256));
+    let actor = Actor::Client { client: client.id, asker: None };
+    let subject = Subject { client: Some(client.id), ..Subject::default() };
+    let draft = Draft::new(client.company, now, "client.authenticated", actor).about(subject);
+    batch.audit.push(draft.with("scope", &scope));
+    app.store.commit(batch).await?;
+    Ok(Granted { access_token, token_type: "Bearer", expires_in: TOKEN_SECONDS, scope })
+}
+
+/// What the token will be good for: all that the client may do, or the part that it asks for.
+fn scopes(client: &Client, asked: Option<&str>) -> Result<Vec<ApiScope>, Refusal> {
+    if client.scopes.is_empty() {
+        let detail = "This client may do nothing: ask the bank.".to_owned();
+        return Err(Refusal::Oauth("unauthorized_client", detail));
+    }
+    let Some(asked) = asked else { return Ok(client.scopes.clone()) };
+    let granted = |name: &str| ApiScope::parse(name).filter(|scope| client.scopes.contains(scope));
+    let scopes: Option<BTreeSet<_>> = asked.split(' ').map(granted).collect();
+    match scopes {
+        Some(scopes) => Ok(scopes.into_iter().collect()),
+        None => {
+            let detail = "A scope is unknown, or not granted to this client.".to_owned();
+            Err(Refusal::Oauth("invalid_scope", detail))
+        }
+    }
+}
+
+/// `GET /jwks`: the server's public keys (RFC 7517 section 5), in the very bytes that phones pin.
+pub(super) async fn jwks(State(edge): State<Arc<Edge>>) -> Response {
+    let content_type =
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"))];
+    (content_type, edge.app.keys.public.text().to_owned()).into_response()
+}
+
+/// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 2).
+pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> Response {
+    let issuer = &edge.app.issuer;
+    axum::Json(serde_json::json!({
+        "issuer": issuer,
+        "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/jwks"),
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "scopes_supported": ApiScope::ALL.map(ApiScope::name),
+    }))
+    .into_response()
+}
