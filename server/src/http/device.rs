@@ -1,1 +1,211 @@
-//! The company API, being written by the lead: please leave it and `device.rs` to them.
+//! The device API (`/device/v1`): what phones can ask. Its bodies are
+//! [`semilla_core::protocol::wire`]; what decides anything is in the signed messages they carry.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use semilla_core::id::{DeviceId, EnrollmentId, OperationId, TokenId};
+use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::protocol::wire;
+
+use super::body::Json;
+use super::change::act;
+use super::limits::retry_after;
+use super::params::{Id, Query};
+use super::problem::ApiError;
+use super::respond::{Answered, shown};
+use super::wait::{self, Told, Wait};
+use super::{Edge, Route, Rule, delete, get, post};
+use crate::listener::Peer;
+use crate::store::{StoreError, Topic};
+use crate::workflow::caller::Phone;
+use crate::workflow::enrollments::Confirming;
+use crate::workflow::{Failure, approvals, devices, enrollments};
+
+/// What can be asked under `/device/v1`, and by which phones.
+pub(super) fn routes() -> Vec<Route> {
+    let (bound, known) = (Rule::BoundPhone, Rule::KnownPhone);
+    vec![
+        post("/device/v1/bindings/start", Rule::Public, start_binding),
+        post("/device/v1/bindings", Rule::Public, bind),
+        get("/device/v1/tokens", bound, held_tokens),
+        post("/device/v1/tokens/{id}/rotate", bound, rotate),
+        get("/device/v1/devices", known, own_devices),
+        delete("/device/v1/devices/{id}", bound, revoke_own),
+        get("/device/v1/enrollments", bound, open_enrollments),
+        post("/device/v1/enrollments", bound, enroll),
+        get("/device/v1/enrollments/{id}", bound, delivered),
+        post("/device/v1/enrollments/{id}/confirm", bound, confirm),
+        get("/device/v1/approvals", bound, inbox).waiting(),
+        post("/device/v1/approvals/{id}/response", bound, respond),
+        get("/device/v1/stream", bound, stream).waiting(),
+        post("/device/v1/keys", bound, change_key),
+        delete("/device/v1/me", known, leave),
+    ]
+}
+
+type Here = State<Arc<Edge>>;
+
+/// Strangers who try codes pay for it from their own address's budget.
+fn take_turn(edge: &Edge, peer: Peer) -> Result<(), ApiError> {
+    edge.bindings.take(peer.0).map_err(|wait| {
+        let detail = "Too many bindings from this address: wait.";
+        Problem::new(ProblemType::RateLimited, detail).retry_after(retry_after(wait)).into()
+    })
+}
+
+async fn start_binding(
+    State(edge): Here,
+    Extension(peer): Extension<Peer>,
+    Json(start): Json<wire::BindingStart>,
+) -> Answered {
+    take_turn(&edge, peer)?;
+    act(&edge, None, move |app| {
+        let name = start.activation;
+        async move { devices::start(&app, &name).await }
+    })
+    .await
+}
+
+async fn bind(
+    State(edge): Here,
+    Extension(peer): Extension<Peer>,
+    Json(signed): Json<wire::Signed>,
+) -> Answered {
+    take_turn(&edge, peer)?;
+    act(&edge, None, move |app| {
+        let text = signed.message.clone();
+        async move { devices::bind(&app, &text).await }
+    })
+    .await
+}
+
+async fn held_tokens(State(edge): Here, phone: Phone) -> Answered {
+    shown(devices::held(&edge.app, &phone).await)
+}
+
+async fn rotate(
+    State(edge): Here,
+    phone: Phone,
+    Id(id): Id<TokenId>,
+    Json(signed): Json<wire::Signed>,
+) -> Answered {
+    act(&edge, None, move |app| {
+        let (phone, text) = (phone.clone(), signed.message.clone());
+        async move { enrollments::rotate(&app, &phone, id, &text).await }
+    })
+    .await
+}
+
+async fn own_devices(State(edge): Here, phone: Phone) -> Answered {
+    shown(devices::own(&edge.app, &phone).await)
+}
+
+async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> Answered {
+    act(&edge, None, move |app| {
+        let phone = phone.clone();
+        async move { devices::revoke_own(&app, &phone, id).await }
+    })
+    .await
+}
+
+async fn open_enrollments(State(edge): Here, phone: Phone) -> Answered {
+    shown(enrollments::waiting(&edge.app, &phone).await)
+}
+
+async fn enroll(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
+    act(&edge, None, move |app| {
+        let (phone, text) = (phone.clone(), signed.message.clone());
+        async move { enrollments::deliver(&app, &phone, &text).await }
+    })
+    .await
+}
+
+async fn delivered(State(edge): Here, phone: Phone, Id(id): Id<EnrollmentId>) -> Answered {
+    shown(enrollments::delivered(&edge.app, &phone, id).await)
+}
+
+async fn confirm(
+    State(edge): Here,
+    phone: Phone,
+    Id(id): Id<EnrollmentId>,
+    Json(confirm): Json<wire::Confirm>,
+) -> Answered {
+    let by = Confirming::Phone(Box::new(phone));
+    shown(enrollments::confirm(&edge.app, by, id, Some(confirm.code)).await)
+}
+
+/// What waits for an answer of this phone: at once, or as soon as there is something.
+async fn inbox(State(edge): Here, phone: Phone, Query(wait): Query<Wait>) -> Answered {
+    let topic = Topic::Device(phone.device.record.id.to_string());
+    let found = edge
+        .app
+        .wait_for(&topic, wait.patience()?, || async {
+            let waiting = approvals::inbox(&edge.app, &phone).await.map_err(of_store)?;
+            Ok((!waiting.approvals.is_empty()).then_some(waiting))
+        })
+        .await?;
+    shown(Ok(found.unwrap_or(wire::Approvals { approvals: Vec::new() })))
+}
+
+async fn respond(
+    State(edge): Here,
+    phone: Phone,
+    Id(id): Id<OperationId>,
+    Json(signed): Json<wire::Signed>,
+) -> Answered {
+    act(&edge, None, move |app| {
+        let (phone, text) = (phone.clone(), signed.message.clone());
+        async move { approvals::answer(&app, &phone, id, &text).await }
+    })
+    .await
+}
+
+/// Requests as they come, each once in a stream.
+async fn stream(State(edge): Here, phone: Phone) -> Result<Response, ApiError> {
+    let topic = Topic::Device(phone.device.record.id.to_string());
+    let app = Arc::clone(&edge.app);
+    wait::stream(&edge, topic, BTreeSet::new(), move |told: BTreeSet<OperationId>| {
+        let (app, phone) = (Arc::clone(&app), phone.clone());
+        async move {
+            let waiting = approvals::inbox(&app, &phone).await.map_err(of_store)?.approvals;
+            let new: Vec<_> = waiting.iter().filter(|approval| !told.contains(&approval.id)).collect();
+            if new.is_empty() {
+                return Ok(None);
+            }
+            let events = new.into_iter().map(|approval| Told {
+                id: None,
+                event: "approval",
+                data: serde_json::to_string(approval).unwrap_or_default(),
+            });
+            Ok(Some((events.collect(), waiting.iter().map(|approval| approval.id).collect())))
+        }
+    })
+}
+
+/// The only way in which reading an inbox can fail.
+fn of_store(failure: Failure) -> StoreError {
+    match failure {
+        Failure::Store(error) => error,
+        Failure::Refused(problem) | Failure::Recorded(problem, _) => StoreError::Unavailable(problem.detail),
+    }
+}
+
+async fn change_key(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
+    act(&edge, None, move |app| {
+        let (phone, text) = (phone.clone(), signed.message.clone());
+        async move { devices::change_key(&app, &phone, &text).await }
+    })
+    .await
+}
+
+async fn leave(State(edge): Here, phone: Phone) -> Answered {
+    act(&edge, None, move |app| {
+        let phone = phone.clone();
+        async move { devices::leave(&app, &phone).await }
+    })
+    .await
+}

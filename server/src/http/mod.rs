@@ -30,6 +30,8 @@ use crate::app::App;
 pub mod auth;
 pub mod body;
 pub mod change;
+mod company;
+mod device;
 mod dpop;
 mod form;
 pub mod headers;
@@ -57,6 +59,8 @@ pub struct Edge {
     pub app: Arc<App>,
     proofs: dpop::Proofs,
     attempts: oauth::Attempts,
+    /// Bindings that are begun, by address.
+    bindings: limits::Limiter<std::net::IpAddr>,
     /// For comparing what is secret; of this process.
     comparison: hmac::Key,
     running: change::Running,
@@ -69,6 +73,7 @@ impl Edge {
         Self {
             proofs: dpop::Proofs::new(entropy),
             attempts: oauth::Attempts::default(),
+            bindings: limits::Limiter::new(200, Duration::from_millis(50)),
             comparison: hmac::Key::new(hmac::HMAC_SHA256, &entropy::bytes::<32>(entropy)),
             running: change::Running::default(),
             streams: Arc::new(Semaphore::new(wait::STREAMS_MAX)),
@@ -127,18 +132,24 @@ macro_rules! methods {
 methods! {
     get = GET;
     post = POST;
+    put = PUT;
+    patch = PATCH;
+    delete = DELETE;
 }
 
 /// Everything that can be asked.
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         get("/", Rule::Public, health::product),
         get("/healthz", Rule::Public, health::alive),
         get("/readyz", Rule::Public, health::ready),
         post("/token", Rule::Public, oauth::token),
         get("/jwks", Rule::Public, oauth::jwks),
         get("/.well-known/oauth-authorization-server", Rule::Public, oauth::metadata),
-    ]
+    ];
+    routes.extend(company::routes());
+    routes.extend(device::routes());
+    routes
 }
 
 /// The router of all routes.

@@ -1,6 +1,7 @@
 //! Operations that a phone has to agree to: asking, the phone's answer, and every other end. The
 //! answer, the operation's execution and its record are one transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use semilla_core::approval::{
@@ -29,7 +30,7 @@ use super::effects::{self, apply, end_operation, settle_token};
 use super::tokens::{problem_of, require_version, token_of};
 use super::unit::Unit;
 use super::views::{OperationAsked, OperationView};
-use super::{Failure, Plan, View};
+use super::{Failure, Plan, View, act};
 use crate::app::App;
 use crate::records::{InboxItem, StoredToken};
 use crate::store::{Query, Record, Records, StoreError, Topic, Versioned};
@@ -384,6 +385,29 @@ pub async fn show(app: &App, caller: &Caller, id: OperationId) -> Result<Operati
     Ok(OperationView::of(&operation, number.as_ref()))
 }
 
+/// Shows an operation once it has an end, or when `patience` is over.
+pub async fn wait(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: OperationId,
+    patience: Duration,
+) -> Result<OperationView, Failure> {
+    let company = caller.company.id;
+    let topic = Topic::Operation(id.to_string());
+    let ended = || async {
+        let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
+        let waits = operation.is_some_and(|operation| {
+            operation.record.state == OperationState::Pending && !operation.record.is_overdue(app.now())
+        });
+        Ok((!waits).then_some(()))
+    };
+    app.wait_for(&topic, patience, ended).await?;
+    if is_overdue(app, company, id).await? {
+        act(app, None, move |app| async move { expire(&app, company, id).await }).await?;
+    }
+    show(app, caller, id).await
+}
+
 /// Whether an operation's time is over without anybody having noticed yet.
 pub async fn is_overdue(app: &App, company: CompanyId, id: OperationId) -> Result<bool, Failure> {
     let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
@@ -469,6 +493,8 @@ pub async fn inbox(app: &App, phone: &Phone) -> Result<wire::Approvals, Failure>
 }
 
 impl View for wire::Answered {}
+
+impl View for wire::Approvals {}
 
 /// A phone's answer. What it leads to, the operation's end and the record of both are one
 /// transaction (security 60).

@@ -11,6 +11,7 @@ use semilla_core::otp::{Code, Parameters, Step};
 use semilla_core::person::{Company, Login, User};
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::seal::{Purpose, Sealed};
+use semilla_core::secret::SecretText;
 use semilla_core::time::Timestamp;
 use semilla_core::token::Serial;
 use semilla_core::verifier::{Locked, Lockout, Verdict};
@@ -24,7 +25,7 @@ use crate::records::StoredToken;
 use crate::store::{Attempt, Batch, Check, Judged, Records, Scope, Topic, Verifier};
 
 /// Whose code it is said to be.
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
     /// A token, by its id or serial number.
@@ -32,7 +33,7 @@ pub struct VerifyRequest {
     /// A person, by their id or login.
     pub user: Option<String>,
     /// The code. Kept as text, since anything that is not a code is refused like a wrong one.
-    pub code: String,
+    pub code: SecretText,
 }
 
 /// What came of an attempt.
@@ -78,7 +79,7 @@ pub async fn verify(
         (None, Some(user)) => token_of_user(app, company.id, user).await?,
         _ => return Err(Problem::field("#/token", "name either a token or a user").into()),
     };
-    let code = Code::parse(&request.code).ok();
+    let code = Code::parse(request.code.expose()).ok();
     let by = By { company, token, client: Some(caller.client.id) };
     let tried = attempt(app, by, code, Against::Live).await?;
     match tried {

@@ -83,6 +83,10 @@ fn activation_invalid() -> Problem {
 
 impl View for wire::BindingStarted {}
 
+impl View for wire::Devices {}
+
+impl View for wire::HeldTokens {}
+
 async fn live_activation(
     unit: &mut Unit<'_>,
     name: &ActivationName,

@@ -204,6 +204,8 @@ pub async fn waiting(app: &App, phone: &Phone) -> Result<wire::OpenEnrollments, 
 
 impl View for wire::Signed {}
 
+impl View for wire::OpenEnrollments {}
+
 /// Makes the seed of an open enrollment and seals it to the phone that asks. The same request gets
 /// the same bytes again (security 37).
 pub async fn deliver(app: &App, phone: &Phone, text: &str) -> Result<Plan<wire::Signed>, Failure> {
