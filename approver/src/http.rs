@@ -24,14 +24,17 @@ const ANSWER_MAX: usize = 256 * 1024;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Names in lower case, and values, some of which are secret.
+pub type Headers = Vec<(&'static str, Zeroizing<String>)>;
+
 /// What a phone sends.
 pub struct Request {
     /// In capitals.
     pub method: &'static str,
     /// The whole address.
     pub url: String,
-    /// Names in lower case and values; some values are secret.
-    pub headers: Vec<(&'static str, Zeroizing<String>)>,
+    /// Its headers, those of the body aside.
+    pub headers: Headers,
     /// JSON, where there is a body.
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// How long the answer may take.

@@ -1,6 +1,7 @@
 //! What can go wrong on a phone: one enum, each variant with the exit code that a script reads and
 //! with an explanation that a person reads, which says what happened and what to do next.
 
+mod details;
 mod text;
 
 use semilla_core::id::OperationId;
@@ -33,6 +34,10 @@ pub enum Error {
     NothingToEnroll,
     /// The request is not, or no longer, in the inbox.
     UnknownRequest(OperationId),
+    /// Nothing of that name, or nothing at all, waits for an answer.
+    NoRequest,
+    /// Several requests are meant: the ends of their ids.
+    WhichRequest(Vec<String>),
     /// Every code that the server would take now was handed out before; the next at this moment.
     NoUnusedCode(Timestamp),
     /// The wait ended without what was waited for.
@@ -45,6 +50,10 @@ pub enum Error {
     Problem(Box<Problem>),
     /// The server trusts this phone no more; its seeds are wiped.
     Revoked,
+    /// A phone that was bound before has yet to agree to this one.
+    Waiting,
+    /// The server has seen two copies of this phone and trusts neither for now.
+    Suspended,
     /// The PIN is wrong; so many tries are left.
     WrongPin(u32),
     /// Too many wrong PINs: the store is wiped.
@@ -93,6 +102,8 @@ pub enum Input {
     Name,
     /// A file that was named cannot be read.
     File,
+    /// A question was not answered with yes.
+    NotConfirmed,
 }
 
 /// Why a message of the server was not acted on (security 129, 131).
@@ -189,7 +200,8 @@ impl Error {
             | Self::WhichAccount(_)
             | Self::UnknownToken(_)
             | Self::WhichToken(_)
-            | Self::UnknownRequest(_) => 2,
+            | Self::UnknownRequest(_)
+            | Self::WhichRequest(_) => 2,
             Self::NoUnusedCode(_) | Self::TimedOut => 3,
             Self::Ended(OperationState::Denied) => 4,
             Self::Ended(OperationState::Expired) | Self::Expired => 5,
@@ -197,8 +209,11 @@ impl Error {
             | Self::AlreadyBound(_)
             | Self::NoToken
             | Self::NothingToEnroll
+            | Self::NoRequest
             | Self::Ended(_)
             | Self::Revoked
+            | Self::Waiting
+            | Self::Suspended
             | Self::Store(StoreFault::Missing | StoreFault::Exists) => 6,
             Self::WrongPin(_) | Self::Wiped | Self::Locked => 7,
             Self::ClockSkew(_) => 8,
@@ -222,12 +237,16 @@ impl Error {
             Self::WhichToken(_) => "which-token",
             Self::NothingToEnroll => "nothing-to-enroll",
             Self::UnknownRequest(_) => "unknown-request",
+            Self::NoRequest => "no-request",
+            Self::WhichRequest(_) => "which-request",
             Self::NoUnusedCode(_) => "no-unused-code",
             Self::TimedOut => "timed-out",
             Self::Ended(_) => "ended",
             Self::Expired => "expired",
             Self::Problem(problem) => problem.kind.name(),
             Self::Revoked => "device-revoked",
+            Self::Waiting => "device-waiting",
+            Self::Suspended => "device-suspended",
             Self::WrongPin(_) => "wrong-pin",
             Self::Wiped => "wiped",
             Self::Locked => "locked",
@@ -235,7 +254,13 @@ impl Error {
             Self::MessageRefused(_) => "message-refused",
             Self::Unreachable(..) => "unreachable",
             Self::HttpsNotYet(_) => "https-not-yet",
-            Self::Store(_) => "store",
+            Self::Store(StoreFault::Missing) => "store-missing",
+            Self::Store(StoreFault::Exists) => "store-exists",
+            Self::Store(StoreFault::Damaged) => "store-damaged",
+            Self::Store(StoreFault::Version(_)) => "store-version",
+            Self::Store(StoreFault::Permissions) => "store-permissions",
+            Self::Store(StoreFault::Busy) => "store-busy",
+            Self::Store(StoreFault::Io(_)) => "store-io",
             Self::UnexpectedAnswer(_) => "unexpected-answer",
         }
     }

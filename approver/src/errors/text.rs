@@ -2,10 +2,10 @@
 
 use semilla_core::language::{Label, Language};
 use semilla_core::problem::{Problem, ProblemType};
-use semilla_core::protocol::MessageError;
 use semilla_core::protocol::wire::OperationState;
 
-use super::{Error, Input, Refusal, StoreFault};
+use super::details::{input_text, store_text};
+use super::{Error, StoreFault};
 
 /// An error as a person reads it. Both parts are whole sentences.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,15 @@ pub(super) fn explain(error: &Error, language: Language) -> Explanation {
                 "It may have expired, been cancelled or decided on another phone; see `approver inbox`.",
             ],
             &id.to_string(),
+        ),
+        Error::WhichRequest(ids) => fill(
+            [
+                "Hay varias solicitudes: {}.",
+                "Diga cuál con el final de su id.",
+                "There are several requests: {}.",
+                "Name one by the end of its id.",
+            ],
+            &ids.join(", "),
         ),
         Error::NoUnusedCode(at) => fill(
             [
@@ -196,6 +205,12 @@ fn plain(error: &Error) -> Texts {
             "Nothing waits to be enrolled on this phone.",
             "Ask your administrator to assign you a token.",
         ],
+        Error::NoRequest => [
+            "No hay ninguna solicitud así en la bandeja.",
+            "Vea «approver inbox»; pudo vencer, cancelarse o decidirse en otro teléfono.",
+            "There is no such request in the inbox.",
+            "See `approver inbox`; it may have expired, been cancelled or decided on another phone.",
+        ],
         Error::TimedOut => [
             "La espera terminó sin novedad.",
             "Intente de nuevo, o espere más con --timeout.",
@@ -220,6 +235,18 @@ fn plain(error: &Error) -> Texts {
             "The server no longer trusts this phone; its seeds were erased here.",
             "Bind it again with a new activation code.",
         ],
+        Error::Waiting => [
+            "Falta que el teléfono que ya tenía autorice este.",
+            "Apruebe allí la solicitud con el número que mostró este; «approver accounts» lo repite.",
+            "The phone you had before has yet to agree to this one.",
+            "Approve the request there with the number shown here; `approver accounts` repeats it.",
+        ],
+        Error::Suspended => [
+            "El servidor vio dos copias de este teléfono y no confía en ninguna.",
+            "Pida a su administrador que lo revoque, y vincúlelo de nuevo.",
+            "The server has seen two copies of this phone and trusts neither.",
+            "Ask your administrator to revoke it, and bind it again.",
+        ],
         Error::Wiped => [
             "Demasiados PIN incorrectos: lo que guardaba este teléfono se borró.",
             "Avise a su administrador y vincúlelo de nuevo con «approver bind».",
@@ -241,119 +268,6 @@ fn plain(error: &Error) -> Texts {
             "Whoever asked can ask again.",
         ],
     })
-}
-
-fn input_text(input: Input) -> [&'static str; 4] {
-    match input {
-        Input::Activation => [
-            "Eso no es un código de activación ni una dirección semilla://.",
-            "El código tiene 16 letras y cifras en grupos de cuatro.",
-            "That is neither an activation code nor a semilla:// address.",
-            "The code has 16 letters and digits in groups of four.",
-        ],
-        Input::ServerMissing => [
-            "Falta la dirección del servidor.",
-            "Use --server o SEMILLA_APPROVER_SERVER, o lea el código QR.",
-            "The server's address is missing.",
-            "Use --server or SEMILLA_APPROVER_SERVER, or read the QR code.",
-        ],
-        Input::ServerAddress => [
-            "La dirección del servidor no sirve.",
-            "Escríbala como http://127.0.0.1:8080.",
-            "The server's address cannot be used.",
-            "Write it like http://127.0.0.1:8080.",
-        ],
-        Input::QrImage => [
-            "La imagen no tiene un código QR legible.",
-            "Use un archivo PNG con un solo código, nítido y completo.",
-            "The image has no readable QR code.",
-            "Use a PNG file with one code, sharp and whole.",
-        ],
-        Input::PinForm => [
-            "Un PIN tiene de 6 a 32 cifras y nada más.",
-            "Elija o escriba otro.",
-            "A PIN has 6 to 32 digits and nothing else.",
-            "Choose or type another.",
-        ],
-        Input::PinCommon => [
-            "Ese PIN es de los primeros que todos prueban.",
-            "Elija otro que no sea una serie ni una repetición.",
-            "That PIN is among the first that everybody tries.",
-            "Choose another, neither a run nor a repetition.",
-        ],
-        Input::PinRepetition => [
-            "Los dos PIN no son iguales.",
-            "Empiece de nuevo.",
-            "The two PINs differ.",
-            "Start again.",
-        ],
-        Input::PinSource => [
-            "No hay terminal donde pedir lo que falta.",
-            "Use --pin-file o --pin-stdin, y las demás opciones de este comando.",
-            "There is no terminal to ask on.",
-            "Use --pin-file or --pin-stdin, and the other options of this command.",
-        ],
-        Input::Number => [
-            "El número que muestra la pantalla de quien pide tiene seis cifras.",
-            "Escríbalo tal como aparece, con sus ceros.",
-            "The number on the asker's screen has six digits.",
-            "Type it as it is shown, zeros included.",
-        ],
-        Input::MinTtl => [
-            "Ningún código dura tanto.",
-            "Pida menos segundos con --min-ttl.",
-            "No code lives that long.",
-            "Ask for fewer seconds with --min-ttl.",
-        ],
-        Input::Name => [
-            "Ese nombre no se puede mostrar.",
-            "Use de 1 a 100 caracteres visibles.",
-            "That name cannot be shown.",
-            "Use 1 to 100 visible characters.",
-        ],
-        Input::File => [
-            "El archivo indicado no se pudo leer.",
-            "Revise la ruta y los permisos.",
-            "The named file cannot be read.",
-            "Check its path and permissions.",
-        ],
-    }
-}
-
-fn store_text(fault: &StoreFault) -> [&'static str; 4] {
-    match fault {
-        StoreFault::Missing => [
-            "Aquí no hay ningún teléfono.",
-            "Cree uno con «approver bind», o indique su carpeta con --store.",
-            "There is no phone here.",
-            "Make one with `approver bind`, or name its folder with --store.",
-        ],
-        StoreFault::Exists => [
-            "Aquí ya hay un teléfono.",
-            "Use otra carpeta con --store.",
-            "There is a phone here already.",
-            "Use another folder with --store.",
-        ],
-        StoreFault::Permissions => [
-            "Otros usuarios pueden leer el almacén.",
-            "Use chmod 700 en su carpeta y chmod 600 en sus archivos.",
-            "Other users can read the store.",
-            "Use chmod 700 on its folder and chmod 600 on its files.",
-        ],
-        StoreFault::Busy => [
-            "Otro programa de este teléfono está enviando un mensaje.",
-            "Espere a que termine e intente de nuevo.",
-            "Another program of this phone is sending a message.",
-            "Wait until it has ended and try again.",
-        ],
-        // `Damaged`; the others have a value and were told above.
-        _ => [
-            "El almacén está dañado: le falta una parte o fue modificado.",
-            "Restaure una copia, o borre la carpeta y vincule el teléfono de nuevo.",
-            "The store is damaged: a part is missing or was changed.",
-            "Restore a copy, or remove the folder and bind the phone again.",
-        ],
-    }
 }
 
 /// The server's own detail is in English and goes to people who read English; the others get the
@@ -422,55 +336,4 @@ fn problem_text(problem: &Problem, language: Language) -> Explanation {
         explanation.what = format!("{} ({detail})", explanation.what);
     }
     explanation
-}
-
-impl Refusal {
-    /// Why, as the middle of a sentence.
-    pub fn text(&self, language: Language) -> String {
-        let label = match self {
-            Self::Message(MessageError::WrongKey | MessageError::WrongIssuer) => {
-                Label("no es del servidor de este teléfono", "it is not from this phone's server")
-            }
-            Self::Message(MessageError::BadSignature) => {
-                Label("fue alterado", "it was altered on its way")
-            }
-            Self::Message(MessageError::WrongAudience) => {
-                Label("es para otro teléfono", "it is for another phone")
-            }
-            Self::Message(MessageError::WrongVersion) => Label(
-                "es de una versión que este programa no conoce",
-                "it has a version that this program does not know",
-            ),
-            Self::Message(MessageError::WrongMac) => Label(
-                "el código de activación no responde por ese servidor",
-                "the activation code does not vouch for that server",
-            ),
-            Self::Message(MessageError::NotOpened) | Self::Seed => Label(
-                "la semilla no es para este teléfono y este pedido",
-                "the seed is not for this phone and this request",
-            ),
-            Self::Message(MessageError::Expired) => Label("venció", "its time is over"),
-            Self::Message(_) => Label(
-                "no tiene la forma debida o pide algo desconocido",
-                "it has not the form it must have, or asks for something unknown",
-            ),
-            Self::OtherOperation => {
-                Label("no es la solicitud anunciada", "it is not the request it was announced as")
-            }
-            Self::UnknownCause => Label("su causal no existe", "its cause does not exist"),
-            Self::Generation { said, held } => {
-                let text = Label(
-                    "trata de la generación {said} y este teléfono tiene la {held}",
-                    "it is about generation {said}, and this phone has {held}",
-                );
-                let text = text.text(language).replace("{said}", &said.to_string());
-                return text.replace("{held}", &held.to_string());
-            }
-            Self::Misleading => Label(
-                "su texto tiene caracteres que engañan a la vista",
-                "its text has characters that mislead the eye",
-            ),
-        };
-        label.text(language).to_owned()
-    }
 }

@@ -47,6 +47,7 @@ impl Phone {
     }
 
     /// Waits until something is asked, for 25 seconds at most; an empty inbox where nothing was.
+    /// What waits to be enrolled is left out.
     pub async fn wait_for_requests(&self, wait: Duration) -> Result<Inbox, Error> {
         let wait = wait.min(WAIT_MAX);
         let path = match wait.as_secs() {

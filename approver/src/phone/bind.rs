@@ -10,7 +10,7 @@ use semilla_core::protocol::wire::{BindingStart, BindingStarted, Bound, Signed};
 use serde::Serialize;
 
 use super::Phone;
-use super::connection::Call;
+use super::connection::{Call, is_last_word};
 use crate::contents::{Account, AccountState, Contents, Outgoing};
 use crate::errors::Error;
 use crate::invitation::{Invitation, server_address};
@@ -65,7 +65,7 @@ impl Phone {
             Ok(answer) => answer.json()?,
             Err(error) => {
                 // The code is used up or dead: what was begun leads nowhere.
-                if matches!(&error, Error::Problem(problem) if problem.status < 429) {
+                if is_last_word(&error) {
                     self.forget(number)?;
                 }
                 return Err(error);

@@ -9,7 +9,7 @@ use semilla_core::protocol::bytes::Nonce;
 use semilla_core::protocol::dpop;
 use semilla_core::protocol::jwk::SigningKey;
 use semilla_core::protocol::messages::{self, Message, Version};
-use semilla_core::protocol::wire::Signed;
+use semilla_core::protocol::wire::{DeviceState, Devices, Signed};
 use semilla_core::time::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{Draft, Phone};
 use crate::contents::{Account, Outgoing};
 use crate::errors::Error;
-use crate::http::{Failure, Request, Response};
+use crate::http::{Failure, Headers, Request, Response};
 
 /// How long an answer may take where nothing is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,21 +93,39 @@ impl Credentials {
 }
 
 impl Phone {
-    /// Sends a request as this phone and gives the answer if it is a success. A server that trusts
-    /// the phone no more has its seeds wiped here.
+    /// Sends a request as this phone and gives the answer if it is a success.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Response, Error> {
         let credentials = self.read(Credentials::of)?;
-        let answer = self.send(&credentials, &call, SENDINGS_MAX).await?.successful();
-        if matches!(answer, Err(Error::Revoked)) {
-            self.update(|account| {
-                account.revoke();
-                Ok(())
-            })?;
+        match self.send(&credentials, &call, SENDINGS_MAX).await?.successful() {
+            Err(Error::Revoked) => Err(self.what_became_of_me(&credentials).await?),
+            answer => answer,
         }
-        answer
     }
 
-    /// Sends a request as `credentials` say and gives the answer, whatever it is.
+    /// The server does not serve this phone. A phone that is revoked forgets its seeds; one that
+    /// waits for another phone, or was found to exist twice, is told so.
+    async fn what_became_of_me(&self, credentials: &Credentials) -> Result<Error, Error> {
+        let call = Call::get("/device/v1/devices");
+        let answer = match self.send(credentials, &call, SENDINGS_MAX).await?.successful() {
+            Err(Error::Revoked) => None,
+            answer => Some(answer?.json::<Devices>()?),
+        };
+        self.update(|account| {
+            let (own, _) = account.bound()?;
+            let listed = answer.iter().flat_map(|answer| &answer.devices);
+            match listed.into_iter().find(|device| device.device == own).map(|own| own.state) {
+                Some(DeviceState::Waiting) => return Ok(Error::Waiting),
+                Some(DeviceState::Suspended) => return Ok(Error::Suspended),
+                // Agreed to a moment ago.
+                Some(DeviceState::Bound) => return Ok(Error::Waiting),
+                Some(DeviceState::Revoked) | None => account.revoke(),
+            }
+            Ok(Error::Revoked)
+        })
+    }
+
+    /// Sends a request as `credentials` say and gives the answer, whatever it is. Where an answer
+    /// is lost, the request goes out again, `sendings` times in all, each with a proof of its own.
     pub(super) async fn send(
         &self,
         credentials: &Credentials,
@@ -116,7 +134,7 @@ impl Phone {
     ) -> Result<Response, Error> {
         // The first request of all has no nonce yet, and a nonce may run out at any moment.
         for _ in 0..3 {
-            let headers = self.headers(credentials, call);
+            let headers = || self.headers(credentials, call);
             let answer = self.exchange(&credentials.server, call, headers, sendings).await?;
             self.learn_time(&answer)?;
             let nonce = answer.header("dpop-nonce").map(str::to_owned);
@@ -141,7 +159,7 @@ impl Phone {
         server: &str,
         call: Call<'_>,
     ) -> Result<Response, Error> {
-        self.exchange(server, &call, Vec::new(), SENDINGS_MAX).await?.successful()
+        self.exchange(server, &call, Vec::new, SENDINGS_MAX).await?.successful()
     }
 
     /// Signs what `write` makes of the next counter, stores both with whatever `keep` adds, and
@@ -169,7 +187,7 @@ impl Phone {
             Ok(text)
         })?;
         let answer = self.call(Call::post(path, &Signed { message })).await;
-        if is_answered(&answer) {
+        if answer.as_ref().err().is_none_or(is_last_word) {
             self.update(|account| {
                 account.outgoing = None;
                 Ok(())
@@ -192,11 +210,7 @@ impl Phone {
         })
     }
 
-    fn headers(
-        &self,
-        credentials: &Credentials,
-        call: &Call<'_>,
-    ) -> Vec<(&'static str, Zeroizing<String>)> {
+    fn headers(&self, credentials: &Credentials, call: &Call<'_>) -> Headers {
         let Credentials { issuer, device_token, key, .. } = credentials;
         let nonce = self.nonce.lock().expect("no panic while it was held").clone();
         let uri = format!("{issuer}{}", call.path);
@@ -217,7 +231,7 @@ impl Phone {
         &self,
         server: &str,
         call: &Call<'_>,
-        headers: Vec<(&'static str, Zeroizing<String>)>,
+        headers: impl Fn() -> Headers,
         sendings: u32,
     ) -> Result<Response, Error> {
         let mut failure = None;
@@ -225,7 +239,7 @@ impl Phone {
             let request = Request {
                 method: call.method,
                 url: format!("{server}{}", call.path),
-                headers: headers.clone(),
+                headers: headers(),
                 body: call.body.clone(),
                 patience: call.patience,
             };
@@ -269,10 +283,10 @@ impl Phone {
 }
 
 /// Whether the server has said its last word on a message: sending it again would change nothing.
-fn is_answered(answer: &Result<Response, Error>) -> bool {
-    match answer {
-        Ok(_) | Err(Error::Expired | Error::Revoked) => true,
-        Err(Error::Problem(problem)) => !matches!(
+pub(super) fn is_last_word(error: &Error) -> bool {
+    match error {
+        Error::Expired | Error::Revoked => true,
+        Error::Problem(problem) => !matches!(
             problem.kind,
             ProblemType::Unauthenticated
                 | ProblemType::IdempotencyConflict
@@ -280,6 +294,6 @@ fn is_answered(answer: &Result<Response, Error>) -> bool {
                 | ProblemType::Internal
                 | ProblemType::Unavailable
         ),
-        Err(_) => false,
+        _ => false,
     }
 }

@@ -154,6 +154,23 @@ impl Phone {
         }
     }
 
+    /// The binding to the server of that address, where there is only one.
+    pub fn for_server(&self, address: &str) -> Result<Self, Error> {
+        let address = crate::invitation::server_address(address)?;
+        let at_server =
+            |account: &AccountView| account.server == address || account.issuer == address;
+        let all = self.accounts()?;
+        let here: Vec<&AccountView> = all.iter().filter(|account| at_server(account)).collect();
+        match here.as_slice() {
+            [] => Err(Error::NotBound),
+            [account] => Ok(self.for_account(account.account)),
+            many => {
+                let name = |view: &&AccountView| format!("{} {}", view.account, view.server);
+                Err(Error::WhichAccount(many.iter().map(name).collect()))
+            }
+        }
+    }
+
     /// The bindings of this store, the oldest first.
     pub fn accounts(&self) -> Result<Vec<AccountView>, Error> {
         self.store.read(|contents| Ok(contents.accounts.iter().map(AccountView::of).collect()))
@@ -190,14 +207,16 @@ impl Phone {
         if let Some(number) = *self.chosen() {
             return Ok(number);
         }
-        match contents.accounts.as_slice() {
-            [] => Err(Error::NotBound),
+        let bound: Vec<&Account> =
+            contents.accounts.iter().filter(|account| account.bound().is_ok()).collect();
+        match bound.as_slice() {
+            // One that is not bound, or no more: its state says what to do.
+            [] => contents.accounts.last().map(|account| account.number).ok_or(Error::NotBound),
             [account] => Ok(account.number),
-            many => Err(Error::WhichAccount(
-                many.iter()
-                    .map(|account| format!("{} {}", account.number, account.server))
-                    .collect(),
-            )),
+            many => {
+                let name = |account: &&Account| format!("{} {}", account.number, account.server);
+                Err(Error::WhichAccount(many.iter().map(name).collect()))
+            }
         }
     }
 

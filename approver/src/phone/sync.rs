@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Phone;
 use super::connection::Call;
-use crate::contents::Account;
+use crate::contents::{Account, AccountState};
 use crate::errors::Error;
 
 /// A token of the phone's owner.
@@ -54,6 +54,10 @@ impl Phone {
         let now = self.now();
         self.update(|account| {
             let (device, _) = account.bound()?;
+            // Whoever is answered waits for no other phone any more.
+            if let AccountState::Bound { match_number, .. } = &mut account.state {
+                *match_number = None;
+            }
             reconcile(account, device, &held, now);
             let here =
                 |token: &HeldToken| account.tokens.iter().any(|own| own.token == token.token);
