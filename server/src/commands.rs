@@ -69,7 +69,13 @@ fn print(text: &str) -> Result<(), Failed> {
 }
 
 /// `semilla init`.
-pub(crate) async fn init(folder: &Path, bank: &str, operator: &str, name: &str, json: bool) -> Result<(), Failed> {
+pub(crate) async fn init(
+    folder: &Path,
+    bank: &str,
+    operator: &str,
+    name: &str,
+    json: bool,
+) -> Result<(), Failed> {
     let usage = failed(USAGE);
     let bank = Name::parse(bank).map_err(|error| usage(&format!("--bank: {error}")))?;
     let operator = NewUser {
@@ -79,7 +85,10 @@ pub(crate) async fn init(folder: &Path, bank: &str, operator: &str, name: &str, 
     };
     let file = folder.join("semilla.toml");
     if file.exists() {
-        return Err(usage(&format!("{} exists: this folder was made before. Choose another.", file.display())));
+        return Err(usage(&format!(
+            "{} exists: this folder was made before. Choose another.",
+            file.display()
+        )));
     }
     private_folder(folder)?;
     demo::private_file(&file, &Config::sample())?;
@@ -96,7 +105,9 @@ pub(crate) async fn init(folder: &Path, bank: &str, operator: &str, name: &str, 
     let created: Value = serde_json::from_str(&created.into_answer().body).unwrap_or_default();
     let (id, secret) = (&created["client_id"], &created["client_secret"]);
     if json {
-        return print(&json!({"folder": folder, "client_id": id, "client_secret": secret}).to_string());
+        return print(
+            &json!({"folder": folder, "client_id": id, "client_secret": secret}).to_string(),
+        );
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     print(&format!(
@@ -120,7 +131,7 @@ fn options(config: &Config) -> Result<Start, Failed> {
     let keyring = master_key::load(&config.master_key_path())?;
     let mut options = Start::on_loopback(Some(config.data_folder()), keyring);
     options.listen = config.listen;
-    options.issuer = config.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
+    options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
     options.alarm_failures_per_minute = config.alarm_failures_per_minute;
     Ok(options)
@@ -167,7 +178,8 @@ pub(crate) async fn story(language: Language) -> Result<(), Failed> {
 /// `semilla audit verify`.
 pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> {
     let app = opened(&Config::load(path)?).await?;
-    let reports = trail::verify(app.store.as_ref()).await.map_err(|error| failed(UNAVAILABLE)(&error))?;
+    let reports =
+        trail::verify(app.store.as_ref()).await.map_err(|error| failed(UNAVAILABLE)(&error))?;
     app.store.close().await;
     let whole = reports.iter().all(|report| report.tampered.is_none());
     if json {
@@ -181,5 +193,9 @@ pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> 
             ))?;
         }
     }
-    if whole { Ok(()) } else { Err(failed(DOES_NOT_HOLD)(&"the audit trail was tampered with, see above")) }
+    if whole {
+        Ok(())
+    } else {
+        Err(failed(DOES_NOT_HOLD)(&"the audit trail was tampered with, see above"))
+    }
 }

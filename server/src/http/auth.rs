@@ -27,8 +27,8 @@ use crate::workflow::caller::{Caller, Phone};
 pub enum Rule {
     /// Anybody. Such a handler has its own way to know whom it serves, or serves everybody.
     Public,
-    /// A program whose access token has this scope.
-    Scope(ApiScope),
+    /// A program whose access token has one of these scopes.
+    Scope(&'static [ApiScope]),
     /// A phone that this server knows, trusted or not.
     KnownPhone,
     /// A phone that is trusted.
@@ -64,6 +64,13 @@ pub(super) struct Guard {
     pub(super) waits: bool,
 }
 
+const BEARER: &str = "Bearer realm=\"semilla\"";
+const INVALID_BEARER: &str = "Bearer realm=\"semilla\", error=\"invalid_token\"";
+const NO_PROOF: &str = "DPoP algs=\"ES256\"";
+const INVALID_PROOF: &str = "DPoP algs=\"ES256\", error=\"invalid_dpop_proof\"";
+const STALE_PROOF: &str = "DPoP algs=\"ES256\", error=\"use_dpop_nonce\"";
+const INVALID_DEVICE_TOKEN: &str = "DPoP algs=\"ES256\", error=\"invalid_token\"";
+
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
@@ -97,9 +104,9 @@ pub(super) async fn enforce(State(guard): State<Guard>, request: Request, next: 
 async fn admit(guard: &Guard, request: &mut Parts) -> Result<Option<Who>, ApiError> {
     match guard.rule {
         Rule::Public => Ok(None),
-        Rule::Scope(scope) => {
+        Rule::Scope(scopes) => {
             let caller = program(&guard.edge, &request.headers).await?;
-            require(&caller, scope)?;
+            require(&caller, scopes)?;
             let who = Who::Client(caller.client.id);
             request.extensions.insert(caller);
             Ok(Some(who))
@@ -139,21 +146,18 @@ async fn program(edge: &Edge, headers: &HeaderMap) -> Result<Caller, ApiError> {
         .map_err(|failure| challenged(failure, "Bearer realm=\"semilla\", error=\"invalid_token\""))
 }
 
-/// Requires a scope, and that what only the bank may do is asked by the bank.
-fn require(caller: &Caller, scope: ApiScope) -> Result<(), ApiError> {
+/// Requires one of `scopes`, and that what only the bank may do is asked by the bank.
+fn require(caller: &Caller, scopes: &[ApiScope]) -> Result<(), ApiError> {
+    let may = |scope: &&ApiScope| caller.company.id == CompanyId::BANK || !scope.is_of_bank();
+    if scopes.iter().filter(may).any(|scope| caller.require(*scope).is_ok()) {
+        return Ok(());
+    }
+    let names = scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>();
+    let detail = format!("This needs an access token with the scope {}.", names.join(" or "));
+    let error = ApiError::from(Problem::new(ProblemType::Forbidden, detail));
     let challenge =
-        format!("Bearer realm=\"semilla\", error=\"insufficient_scope\", scope=\"{scope}\"");
-    let checked = caller.require(scope).map_err(ApiError::from).and_then(|()| {
-        if scope.is_of_bank() && caller.company.id != CompanyId::BANK {
-            return Err(Problem::new(
-                ProblemType::Forbidden,
-                "Only programs of the bank may do this.",
-            )
-            .into());
-        }
-        Ok(())
-    });
-    checked.map_err(|error| match HeaderValue::from_str(&challenge) {
+        format!("{BEARER}, error=\"insufficient_scope\", scope=\"{}\"", names.join(" "));
+    Err(match HeaderValue::from_str(&challenge) {
         Ok(challenge) => error.challenge(challenge),
         Err(_) => error,
     })
@@ -168,8 +172,6 @@ fn challenged(failure: Failure, challenge: &'static str) -> ApiError {
         error
     }
 }
-
-const INVALID_PROOF: &str = "DPoP algs=\"ES256\", error=\"invalid_dpop_proof\"";
 
 /// The phone that a device token was given to and whose key signed this very request (RFC 9449
 /// section 7). The signature is checked first, then what is stored is looked up, and at last the

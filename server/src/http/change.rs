@@ -140,21 +140,34 @@ impl Drop for HeldKey {
     }
 }
 
-/// Does what `plan` plans, once, and answers it. The key is held by the task that does it and not
-/// by the handler, so that it is free when the work has ended, and not when the client hangs up.
-pub async fn act<T, P, F>(edge: &Edge, key: Option<HeldKey>, plan: P) -> Answered
+/// Does what `plan` makes of `input`, once, and answers it. The key is held by the task that does
+/// it and not by the handler, so that it is free when the work has ended, and not when the client
+/// hangs up.
+pub async fn act<C, T, P, F>(edge: &Edge, key: Option<HeldKey>, input: C, plan: P) -> Answered
 where
+    C: Clone + Send + Sync + 'static,
     T: View,
-    P: Fn(Arc<App>) -> F + Send + Sync + 'static,
+    P: Fn(Arc<App>, C) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Plan<T>, Failure>> + Send,
 {
     let named = key.as_ref().map(|held| held.key.clone());
     let acted = workflow::act(&edge.app, named, move |app| {
         // Moved into the plan, which lives as long as its task.
         let _ = &key;
-        plan(app)
+        plan(app, input.clone())
     });
     Ok(acted.await?.into_answer().into_response())
+}
+
+/// Does something that takes several steps to its end, also when the client hangs up (security
+/// 108).
+pub async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    let ended = tokio::spawn(work).await;
+    Ok(ended.map_err(|error| ApiError::internal(error.to_string()))??)
 }
 
 #[cfg(test)]

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
-use axum::response::Response;
 use semilla_core::approval::Approvable;
 use semilla_core::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use semilla_core::operations::{BlockCause, ReleaseCause, RotateCause};
@@ -19,14 +17,13 @@ use serde::Deserialize;
 
 use super::change::{Change, HeldKey, act};
 use super::headers::single;
-use super::params::{Id, Query};
-use super::problem::ApiError;
+use super::params::{Id, Ids, Query};
 use super::respond::{Answered, shown};
 use super::wait::{self, Told, Wait};
 use super::{Edge, Route, Rule, delete, get, patch, post, put};
 use crate::app::App;
 use crate::records::ApiScope;
-use crate::store::{AuditQuery, StoreError, Topic};
+use crate::store::{AuditQuery, Topic};
 use crate::workflow::caller::{Acting, Caller};
 use crate::workflow::codes::{VerifyRequest, verify};
 use crate::workflow::enrollments::{self, Confirming};
@@ -37,12 +34,18 @@ use crate::workflow::{Failure, Plan, View, approvals, devices, people, tokens, t
 
 /// What can be asked under `/api/v1`, and which scope it needs.
 pub(super) fn routes() -> Vec<Route> {
-    let needs = Rule::Scope;
-    let (read, assign_) = (needs(ApiScope::TokensRead), needs(ApiScope::TokensAssign));
-    let (block_, release_) = (needs(ApiScope::TokensBlock), needs(ApiScope::TokensRelease));
-    let (deliver, users) = (needs(ApiScope::EnrollmentsDeliver), needs(ApiScope::UsersManage));
-    let (policies, audit_) = (needs(ApiScope::PoliciesManage), needs(ApiScope::AuditRead));
-    let (companies, stock) = (needs(ApiScope::CompaniesManage), needs(ApiScope::StockManage));
+    let read = Rule::Scope(&[ApiScope::TokensRead]);
+    let asked_ = Rule::Scope(&[ApiScope::TokensRead, ApiScope::TokensRelease]);
+    let assign_ = Rule::Scope(&[ApiScope::TokensAssign]);
+    let block_ = Rule::Scope(&[ApiScope::TokensBlock]);
+    let release_ = Rule::Scope(&[ApiScope::TokensRelease]);
+    let verify_ = Rule::Scope(&[ApiScope::OtpVerify]);
+    let deliver = Rule::Scope(&[ApiScope::EnrollmentsDeliver]);
+    let users = Rule::Scope(&[ApiScope::UsersManage]);
+    let policies = Rule::Scope(&[ApiScope::PoliciesManage]);
+    let audit_ = Rule::Scope(&[ApiScope::AuditRead]);
+    let companies = Rule::Scope(&[ApiScope::CompaniesManage]);
+    let stock = Rule::Scope(&[ApiScope::StockManage]);
     vec![
         get("/api/v1/tokens", read, list_tokens),
         get("/api/v1/tokens/{id}", read, show_token),
@@ -57,9 +60,9 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/enrollments/{id}/activation", deliver, activation),
         post("/api/v1/enrollments/{id}/otpauth", deliver, otpauth),
         post("/api/v1/enrollments/{id}/confirm", deliver, confirm),
-        get("/api/v1/operations/{id}", read, show_operation).waiting(),
+        get("/api/v1/operations/{id}", asked_, show_operation).waiting(),
         delete("/api/v1/operations/{id}", release_, cancel_operation),
-        post("/api/v1/otp/verify", needs(ApiScope::OtpVerify), verify_code),
+        post("/api/v1/otp/verify", verify_, verify_code),
         get("/api/v1/audit", audit_, list_audit),
         get("/api/v1/events", audit_, events).waiting(),
         get("/api/v1/users", users, list_users),
@@ -111,21 +114,6 @@ struct Caused<C> {
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
-/// Two ids in a path. What is no id names nothing.
-struct Ids<A, B>(A, B);
-
-impl<A: std::str::FromStr, B: std::str::FromStr, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path((one, other)) = Path::<(String, String)>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Problem::not_found())?;
-        let one = one.parse().map_err(|_| Problem::not_found())?;
-        Ok(Self(one, other.parse().map_err(|_| Problem::not_found())?))
-    }
-}
-
 /// Does what `plan` plans, for a program in its own name.
 async fn act_alone<T, P, F>(edge: &Edge, key: Option<HeldKey>, caller: Caller, plan: P) -> Answered
 where
@@ -133,7 +121,7 @@ where
     P: Fn(Arc<App>, Caller) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Plan<T>, Failure>> + Send,
 {
-    act(edge, key, move |app| plan(app, caller.clone())).await
+    act(edge, key, caller, plan).await
 }
 
 /// Does what `plan` plans, in the name of an administrator or operator.
@@ -149,12 +137,9 @@ where
     P: Fn(Arc<App>, Acting) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Plan<T>, Failure>> + Send,
 {
-    act(edge, key, move |app| {
-        let (caller, plan) = (caller.clone(), plan.clone());
-        async move {
-            let acting = caller.acting(&app, asker).await?;
-            plan(app, acting).await
-        }
+    act(edge, key, (caller, plan), move |app, (caller, plan)| async move {
+        let acting = caller.acting(&app, asker).await?;
+        plan(app, acting).await
     })
     .await
 }
@@ -347,7 +332,7 @@ async fn events(
     caller: Caller,
     headers: HeaderMap,
     Query(After { after }): Query<After>,
-) -> Result<Response, ApiError> {
+) -> Answered {
     let company = caller.company.id;
     let last = single(&headers, &LAST_EVENT_ID)?.map(|text| {
         text.parse::<u64>().map_err(|_| Problem::field(LAST_EVENT_ID.as_str(), "is no id of an event"))
@@ -356,14 +341,12 @@ async fn events(
         Some(place) => place,
         None => edge.app.store.audit_head(company).await?.sequence,
     };
-    let app = Arc::clone(&edge.app);
-    wait::stream(&edge, Topic::Audit(company), place, move |after| {
-        let app = Arc::clone(&app);
-        async move { audit_behind(&app, company, after).await }
+    wait::stream(&edge, Topic::Audit(company), place, move |app, after| async move {
+        audit_behind(&app, company, after).await
     })
 }
 
-async fn audit_behind(app: &App, company: CompanyId, after: u64) -> Result<Option<(Vec<Told>, u64)>, StoreError> {
+async fn audit_behind(app: &App, company: CompanyId, after: u64) -> Result<Option<(Vec<Told>, u64)>, Failure> {
     let query = AuditQuery { company, after, token: None, kind: None, limit: 100 };
     let records = app.store.audit(&query).await?;
     let Some(last) = records.last().map(|record| record.sequence) else { return Ok(None) };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::response::Response;
 use semilla_core::id::{DeviceId, EnrollmentId, OperationId, TokenId};
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::protocol::wire;
@@ -63,11 +62,8 @@ async fn start_binding(
     Json(start): Json<wire::BindingStart>,
 ) -> Answered {
     take_turn(&edge, peer)?;
-    act(&edge, None, move |app| {
-        let name = start.activation;
-        async move { devices::start(&app, &name).await }
-    })
-    .await
+    act(&edge, None, start.activation, |app, name| async move { devices::start(&app, &name).await })
+        .await
 }
 
 async fn bind(
@@ -76,11 +72,8 @@ async fn bind(
     Json(signed): Json<wire::Signed>,
 ) -> Answered {
     take_turn(&edge, peer)?;
-    act(&edge, None, move |app| {
-        let text = signed.message.clone();
-        async move { devices::bind(&app, &text).await }
-    })
-    .await
+    act(&edge, None, signed.message, |app, text| async move { devices::bind(&app, &text).await })
+        .await
 }
 
 async fn held_tokens(State(edge): Here, phone: Phone) -> Answered {
@@ -93,9 +86,8 @@ async fn rotate(
     Id(id): Id<TokenId>,
     Json(signed): Json<wire::Signed>,
 ) -> Answered {
-    act(&edge, None, move |app| {
-        let (phone, text) = (phone.clone(), signed.message.clone());
-        async move { enrollments::rotate(&app, &phone, id, &text).await }
+    act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
+        enrollments::rotate(&app, &phone, id, &text).await
     })
     .await
 }
@@ -105,9 +97,8 @@ async fn own_devices(State(edge): Here, phone: Phone) -> Answered {
 }
 
 async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> Answered {
-    act(&edge, None, move |app| {
-        let phone = phone.clone();
-        async move { devices::revoke_own(&app, &phone, id).await }
+    act(&edge, None, phone, move |app, phone| async move {
+        devices::revoke_own(&app, &phone, id).await
     })
     .await
 }
@@ -117,9 +108,8 @@ async fn open_enrollments(State(edge): Here, phone: Phone) -> Answered {
 }
 
 async fn enroll(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
-    act(&edge, None, move |app| {
-        let (phone, text) = (phone.clone(), signed.message.clone());
-        async move { enrollments::deliver(&app, &phone, &text).await }
+    act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
+        enrollments::deliver(&app, &phone, &text).await
     })
     .await
 }
@@ -157,32 +147,29 @@ async fn respond(
     Id(id): Id<OperationId>,
     Json(signed): Json<wire::Signed>,
 ) -> Answered {
-    act(&edge, None, move |app| {
-        let (phone, text) = (phone.clone(), signed.message.clone());
-        async move { approvals::answer(&app, &phone, id, &text).await }
+    act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
+        approvals::answer(&app, &phone, id, &text).await
     })
     .await
 }
 
 /// Requests as they come, each once in a stream.
-async fn stream(State(edge): Here, phone: Phone) -> Result<Response, ApiError> {
+async fn stream(State(edge): Here, phone: Phone) -> Answered {
     let topic = Topic::Device(phone.device.record.id.to_string());
-    let app = Arc::clone(&edge.app);
-    wait::stream(&edge, topic, BTreeSet::new(), move |told: BTreeSet<OperationId>| {
-        let (app, phone) = (Arc::clone(&app), phone.clone());
-        async move {
-            let waiting = approvals::inbox(&app, &phone).await.map_err(of_store)?.approvals;
-            let new: Vec<_> = waiting.iter().filter(|approval| !told.contains(&approval.id)).collect();
-            if new.is_empty() {
-                return Ok(None);
-            }
-            let events = new.into_iter().map(|approval| Told {
-                id: None,
-                event: "approval",
-                data: serde_json::to_string(approval).unwrap_or_default(),
-            });
-            Ok(Some((events.collect(), waiting.iter().map(|approval| approval.id).collect())))
+    let none = (phone, BTreeSet::new());
+    wait::stream(&edge, topic, none, |app, (phone, told): (Phone, BTreeSet<OperationId>)| async move {
+        let waiting = approvals::inbox(&app, &phone).await?.approvals;
+        let new: Vec<_> = waiting.iter().filter(|approval| !told.contains(&approval.id)).collect();
+        if new.is_empty() {
+            return Ok(None);
         }
+        let events = new.into_iter().map(|approval| Told {
+            id: None,
+            event: "approval",
+            data: serde_json::to_string(approval).unwrap_or_default(),
+        });
+        let told = waiting.iter().map(|approval| approval.id).collect();
+        Ok(Some((events.collect(), (phone, told))))
     })
 }
 
@@ -195,17 +182,15 @@ fn of_store(failure: Failure) -> StoreError {
 }
 
 async fn change_key(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
-    act(&edge, None, move |app| {
-        let (phone, text) = (phone.clone(), signed.message.clone());
-        async move { devices::change_key(&app, &phone, &text).await }
+    act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
+        devices::change_key(&app, &phone, &text).await
     })
     .await
 }
 
 async fn leave(State(edge): Here, phone: Phone) -> Answered {
-    act(&edge, None, move |app| {
-        let phone = phone.clone();
-        async move { devices::leave(&app, &phone).await }
+    act(&edge, None, phone, move |app, phone| async move {
+        devices::leave(&app, &phone).await
     })
     .await
 }

@@ -32,6 +32,28 @@ where
     }
 }
 
+/// Two ids in the path, as [`Id`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<A, B>(pub A, pub B);
+
+impl<A, B, S> FromRequestParts<S> for Ids<A, B>
+where
+    A: FromStr,
+    B: FromStr,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let texts = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((first, second)) = texts.map_err(|_| Problem::not_found())?;
+        match (first.parse(), second.parse()) {
+            (Ok(first), Ok(second)) => Ok(Self(first, second)),
+            _ => Err(Problem::not_found().into()),
+        }
+    }
+}
+
 /// The parameters of the query. Unknown and repeated ones are refused, and the problem names the
 /// parameter. `T` has to deny unknown fields.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::problem::ApiError;
 use crate::workflow::{Answer, Failure, View};
@@ -12,6 +13,11 @@ pub type Answered = Result<Response, ApiError>;
 /// Shows what was read.
 pub fn shown<T: View>(read: Result<T, Failure>) -> Answered {
     Ok(Answer::of(&read?).into_response())
+}
+
+/// Shows what was read, where it has no version.
+pub fn plain<T: Serialize>(read: Result<T, Failure>) -> Answered {
+    Ok(axum::Json(read?).into_response())
 }
 
 impl IntoResponse for Answer {

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use futures_util::stream::{self, StreamExt};
 use semilla_core::problem::{Problem, ProblemType};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::Edge;
 use super::problem::ApiError;
-use crate::store::{StoreError, Topic};
+use super::respond::Answered;
+use crate::app::App;
+use crate::store::Topic;
+use crate::workflow::Failure;
 
 /// The longest wait, in seconds (security 100).
 const WAIT_SECONDS_MAX: u32 = 30;
@@ -59,45 +63,55 @@ pub struct Told {
     pub data: String,
 }
 
+/// Waits until `ready` has something to say, `patience` is over or the server stops, as
+/// [`App::wait_for`], for what can also be refused.
+pub async fn wait_for<T, R, F>(
+    app: &App,
+    topic: &Topic,
+    patience: Duration,
+    ready: R,
+) -> Result<Option<T>, Failure>
+where
+    R: Fn() -> F,
+    F: Future<Output = Result<Option<T>, Failure>>,
+{
+    let found = app.wait_for(topic, patience, || async { Ok(ready().await.transpose()) });
+    found.await?.transpose()
+}
+
 /// Streams what `news` finds, from `place` on: it is asked at once, and again whenever something of
 /// `topic` became durable. It returns what is new and the place behind it. The stream ends when the
 /// server stops, when the store fails, or after five minutes; a client that wants more comes back.
-pub fn stream<P, N, F>(
-    edge: &Arc<Edge>,
-    topic: Topic,
-    place: P,
-    news: N,
-) -> Result<Response, ApiError>
+pub fn stream<P, N, F>(edge: &Arc<Edge>, topic: Topic, place: P, news: N) -> Answered
 where
     P: Clone + Send + Sync + 'static,
-    N: Fn(P) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Option<(Vec<Told>, P)>, StoreError>> + Send,
+    N: Fn(Arc<App>, P) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Option<(Vec<Told>, P)>, Failure>> + Send,
 {
     let Ok(permit) = Arc::clone(&edge.streams).try_acquire_owned() else {
         let detail = "Too many streams are open: ask with ?wait= instead, or come back later.";
         return Err(Problem::new(ProblemType::RateLimited, detail).retry_after(30).into());
     };
-    let (app, end) = (Arc::clone(&edge.app), tokio::time::Instant::now() + STREAM_TIME);
+    let (app, end) = (Arc::clone(&edge.app), Instant::now() + STREAM_TIME);
     let events = stream::unfold((place, permit), move |(place, permit)| {
         let (app, topic, news) = (Arc::clone(&app), topic.clone(), news.clone());
         async move {
-            let patience = end.saturating_duration_since(tokio::time::Instant::now());
-            let found = app.wait_for(&topic, patience, || news(place.clone())).await;
-            match found {
-                Ok(Some((told, place))) => Some((told, (place, permit))),
-                Ok(None) => None,
-                Err(error) => {
-                    tracing::error!(%error, "a stream ends: the store failed");
+            let patience = end.saturating_duration_since(Instant::now());
+            let found = wait_for(&app, &topic, patience, || news(Arc::clone(&app), place.clone()));
+            match found.await {
+                Ok(Some((told, place))) if !patience.is_zero() => Some((told, (place, permit))),
+                Ok(_) => None,
+                Err(failure) => {
+                    tracing::error!(?failure, "a stream ends");
                     None
                 }
             }
         }
     });
     let hello = Event::default().retry(RETRY).comment("");
-    let events = stream::iter([hello])
-        .chain(events.flat_map(|told| stream::iter(told.into_iter().map(event))));
-    let events =
-        events.take_until(edge.app.stopping.clone().cancelled_owned()).map(Ok::<_, Infallible>);
+    let events = events.flat_map(|told| stream::iter(told.into_iter().map(event)));
+    let events = stream::iter([hello]).chain(events).map(Ok::<_, Infallible>);
+    let events = events.take_until(edge.app.stopping.clone().cancelled_owned());
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
 }
 
