@@ -52,6 +52,13 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
+    /// The moment as the header `Date` tells it (RFC 9110 section 5.6.7), to the second.
+    pub fn to_http_date(self) -> String {
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        printer.timestamp_to_rfc9110_string(&moment).unwrap_or_default()
+    }
+
     /// Reads RFC 3339, whatever its offset.
     pub fn parse(text: &str) -> Result<Self, NotATime> {
         let read: jiff::Timestamp = text.parse().map_err(|_| NotATime)?;
@@ -99,6 +106,7 @@ mod tests {
         let moment = Timestamp::from_seconds(1_764_000_000);
         assert_eq!(moment.to_string(), "2025-11-24T16:00:00.000Z");
         assert_eq!(Timestamp::parse("2025-11-24T11:00:00-05:00").expect("a time"), moment);
+        assert_eq!(moment.to_http_date(), "Mon, 24 Nov 2025 16:00:00 GMT");
         assert!(Timestamp::parse("2025-11-24").is_err());
         assert!(Timestamp::parse("1969-12-31T23:59:59Z").is_err());
     }

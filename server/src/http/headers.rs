@@ -79,6 +79,10 @@ pub(super) async fn outermost(
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
     }
+    // Ours, and not the connection's: a phone learns from it how its clock is off.
+    if let Ok(date) = HeaderValue::from_str(&edge.app.now().to_http_date()) {
+        headers.insert(header::DATE, date);
+    }
     harden(headers, edge.app.issuer.starts_with("https://"));
     response
 }
