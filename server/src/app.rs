@@ -14,7 +14,7 @@ use semilla_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockWatch};
 use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
 
@@ -64,6 +64,8 @@ pub struct App {
     pub issuer: String,
     /// Set once the server is to stop: whoever waits for something gives up.
     pub stopping: CancellationToken,
+    /// Whether the clock can be believed (security 110).
+    pub clock_watch: ClockWatch,
     /// How many failed codes within a minute, over all companies, raise the alarm (security 20).
     pub alarm_failures_per_minute: u32,
     /// The failures of the last minute.

@@ -142,8 +142,18 @@ async fn opened(config: &Config) -> Result<App, Failed> {
     Ok(open(&mut options, String::new()).await?)
 }
 
+/// Seeds are in this process's memory: it leaves no core dump, and nobody attaches to it
+/// (security 42).
+fn lock_down() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
 /// `semilla serve`.
 pub(crate) async fn serve(path: &Path, ready_file: Option<&Path>) -> Result<(), Failed> {
+    lock_down()?;
     let config = Config::load(path)?;
     logs::start(config.log_format, config.log_level).map_err(|error| failed(INTERNAL)(&error))?;
     let running = start(options(&config)?).await?;

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
+use semilla_core::audit::Draft;
 use semilla_core::entropy::Entropy;
+use semilla_core::id::CompanyId;
 use semilla_core::seal::Keyring;
+use semilla_core::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, KeysError, SystemEntropy, server_keys};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, ClockWatch, SystemClock};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{AuditQuery, Store, StoreError};
 use crate::workflow::chores;
 use crate::workflow::codes::FailureWindow;
 
@@ -115,8 +118,13 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
     };
     let now = start.clock.now();
     let keys = server_keys(store.as_ref(), &start.keyring, start.entropy.as_ref(), now).await?;
+    let clock_watch = ClockWatch::new(start.clock.as_ref(), latest_record(store.as_ref()).await?);
+    if clock_watch.is_doubted() {
+        tracing::error!("the clock is before what is on record: codes are refused until it is right");
+    }
     Ok(App {
         store,
+        clock_watch,
         keyring: start.keyring.clone(),
         keys,
         clock: Arc::clone(&start.clock),
@@ -127,6 +135,16 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
         alarm_failures_per_minute: start.alarm_failures_per_minute,
         failures: FailureWindow::default(),
     })
+}
+
+/// When the bank's last record was made.
+async fn latest_record(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
+    let company = CompanyId::BANK;
+    let head = store.audit_head(company).await?;
+    let query = AuditQuery { company, after: head.sequence.saturating_sub(1), token: None, kind: None, limit: 1 };
+    let last = store.audit(&query).await?.pop();
+    let draft = last.and_then(|record| serde_json::from_str::<Draft>(&record.body).ok());
+    Ok(draft.map(|draft| draft.at))
 }
 
 /// Starts a server.

@@ -18,6 +18,11 @@ const AT_ONCE: u32 = 100;
 
 /// Does everything that is due. Returns how much that was.
 pub async fn run(app: &Arc<App>) -> Result<usize, Failure> {
+    // Where the clock is doubted, what is due by it is another matter than codes: it only ends.
+    match super::codes::require_steady_clock(app).await {
+        Ok(()) | Err(Failure::Refused(_)) => {}
+        Err(failure) => return Err(failure),
+    }
     let mut done = 0;
     loop {
         let now =

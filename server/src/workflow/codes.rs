@@ -151,6 +151,7 @@ pub async fn attempt(
     code: Option<Code>,
     against: Against,
 ) -> Result<Tried, Failure> {
+    require_steady_clock(app).await?;
     let lockout = by.company.policy.lockout;
     let now = app.now();
     let rule = Rule {
@@ -177,6 +178,21 @@ pub async fn attempt(
         raise_alarm(app, now).await?;
     }
     Ok(tried)
+}
+
+/// Codes are checked only while the clock can be believed; a step of it is told (security 110).
+pub async fn require_steady_clock(app: &App) -> Result<(), Failure> {
+    if let Some(step) = app.clock_watch.look(app.clock.as_ref()) {
+        tracing::warn!(milliseconds = step, "the clock made a step");
+        let draft = Draft::new(CompanyId::BANK, app.now(), "alarm.clock_stepped", Actor::System);
+        let audit = vec![draft.with("milliseconds", step)];
+        app.store.commit(Batch { audit, topics: vec![Topic::Audit(CompanyId::BANK)], ..Batch::default() }).await?;
+    }
+    if app.clock_watch.is_doubted() {
+        let detail = "The server's clock made a jump. Codes are refused until it is right and the server was restarted.";
+        return Err(Problem::new(ProblemType::Unavailable, detail).into());
+    }
+    Ok(())
 }
 
 struct Rule {
