@@ -1,7 +1,7 @@
 //! Whether a request is what it says it is. A person only ever sees requests that passed here:
 //! signed by the pinned server for this phone, of a known version and action, in time, about the
-//! generation this phone holds, and in text that shows everything it contains (security 64, 129,
-//! 131).
+//! generation this phone holds; that its text shows everything it contains, its type says
+//! (security 64, 129, 131).
 
 use semilla_core::id::{DeviceId, OperationId, TokenId};
 use semilla_core::language::{Label, Language};
@@ -10,7 +10,6 @@ use semilla_core::protocol::MessageError;
 use semilla_core::protocol::approval::{Action, ApprovalRequest, Display};
 use semilla_core::protocol::jwk::{JwkSet, PublicKey};
 use semilla_core::protocol::{jws, messages};
-use semilla_core::text::{Name, NotAName};
 use semilla_core::time::Timestamp;
 use semilla_core::token::Serial;
 
@@ -56,11 +55,8 @@ pub(crate) fn review(
         return Err(Refusal::OtherOperation);
     }
     let request = Request { text: text.to_owned(), claims };
-    if !shows_everything(&request.claims.display) {
-        return Err(Refusal::Misleading);
-    }
     if let Some((token, cause)) = request.token() {
-        token.serial.parse::<Serial>().map_err(|_| Refusal::Misleading)?;
+        token.serial.parse::<Serial>().map_err(|_| MessageError::Malformed)?;
         if cause.is_some() && request.cause().is_none() {
             return Err(Refusal::UnknownCause);
         }
@@ -78,17 +74,6 @@ impl From<MessageError> for Refusal {
     fn from(error: MessageError) -> Self {
         Self::Message(error)
     }
-}
-
-/// Whether no line has a character that is not seen or that moves others.
-fn shows_everything(display: &Display) -> bool {
-    let Display { locale, title, lines } = display;
-    let characters: Vec<char> =
-        lines.iter().chain([locale, title]).flat_map(|line| line.chars()).collect();
-    // A name refuses such characters, and has at most 100 of any.
-    characters.chunks(100).all(|chunk| {
-        !matches!(Name::parse(&chunk.iter().collect::<String>()), Err(NotAName::Invisible(_)))
-    })
 }
 
 impl Request {

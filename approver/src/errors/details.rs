@@ -167,10 +167,6 @@ impl Refusal {
                 let text = text.text(language).replace("{said}", &said.to_string());
                 return text.replace("{held}", &held.to_string());
             }
-            Self::Misleading => Label(
-                "su texto tiene caracteres que engañan a la vista",
-                "its text has characters that mislead the eye",
-            ),
         };
         label.text(language).to_owned()
     }

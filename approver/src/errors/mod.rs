@@ -123,8 +123,6 @@ pub enum Refusal {
         /// The one on the phone.
         held: u32,
     },
-    /// Its text has characters that hide or turn round what a person reads.
-    Misleading,
     /// The delivered seed is not for what was asked, or not one this phone can use.
     Seed,
 }

@@ -124,6 +124,13 @@ impl Phone {
         self
     }
 
+    /// Takes another clock, as if somebody had set this one.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Calls the phone what its owner calls it.
     pub fn named(mut self, name: &str) -> Result<Self, Error> {
         self.name = Name::parse(name).map_err(|_| Input::Name)?;
