@@ -492,6 +492,19 @@ pub enum DeviceAction {
     Recover,
 }
 
+impl DeviceAction {
+    /// Its name on screen.
+    pub fn label(self, language: Language) -> &'static str {
+        match self {
+            Self::BindFirst => Label("Vincular el primer teléfono", "Bind the first phone"),
+            Self::BindAnother => Label("Vincular otro teléfono", "Bind another phone"),
+            Self::Revoke => Label("Revocar un teléfono", "Revoke a phone"),
+            Self::Recover => Label("Recuperar acceso sin teléfono", "Recover without a phone"),
+        }
+        .text(language)
+    }
+}
+
 /// What proves that a phone may be bound or revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceProof {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{CompanyId, OperationId, UserId};
+use crate::language::{Label, Language};
 use crate::policy::Policy;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -48,6 +49,17 @@ impl Role {
             Self::Secondary => "secondary",
             Self::Auditor => "auditor",
         }
+    }
+
+    /// Its name on screen.
+    pub fn label(self, language: Language) -> &'static str {
+        match self {
+            Self::Operator => Label("Operador del banco", "Bank operator"),
+            Self::Administrator => Label("Usuario administrador", "Administrator"),
+            Self::Secondary => Label("Usuario secundario", "Secondary user"),
+            Self::Auditor => Label("Auditor", "Auditor"),
+        }
+        .text(language)
     }
 }
 

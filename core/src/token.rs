@@ -229,6 +229,9 @@ pub enum Effect {
 pub struct Changed {
     /// The token as it is now.
     pub token: Token,
+    /// The operation of the table that this was; none where something only began or ended beside
+    /// it, which leaves a record of its own.
+    pub operation: Option<Action>,
     /// What has to happen with it.
     pub effects: Vec<Effect>,
 }
@@ -354,7 +357,7 @@ impl Token {
             return Err(Refused::State { state: self.state(), action: Action::Enroll });
         }
         let effects = self.open_enrollment(enrollment);
-        Ok(Changed { token: self, effects })
+        Ok(Changed { token: self, operation: None, effects })
     }
 
     /// *enroll*, and the end of a *rotate*: the open enrollment's generation was proven by a code.
@@ -388,7 +391,11 @@ impl Token {
             return Err(Refused::EnrollmentClosed);
         }
         self.enrollment = None;
-        Ok(Changed { token: self, effects: vec![Effect::EnrollmentCancelled(enrollment)] })
+        Ok(Changed {
+            token: self,
+            operation: None,
+            effects: vec![Effect::EnrollmentCancelled(enrollment)],
+        })
     }
 
     /// *block*: at once, without a phone.
@@ -438,7 +445,7 @@ impl Token {
             self.require_seed_or_none_yet()?;
         }
         self.pending = Some(operation);
-        Ok(Changed { token: self, effects: vec![] })
+        Ok(Changed { token: self, operation: None, effects: vec![] })
     }
 
     /// The pending operation ended without being executed.
@@ -575,7 +582,7 @@ impl Token {
     ) -> Changed {
         let cause = cause.map(|cause| cause.name().to_owned());
         self.last = LastChange { action, cause, at: now };
-        Changed { token: self, effects }
+        Changed { token: self, operation: Some(action), effects }
     }
 }
 

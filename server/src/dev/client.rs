@@ -64,7 +64,10 @@ impl Http {
     pub fn new(base: &str) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector), base: base.to_owned() }
+        Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            base: base.to_owned(),
+        }
     }
 
     /// The server's address.
@@ -125,8 +128,10 @@ impl Program {
         if !scope.is_empty() {
             body = format!("{body}&scope={}", scope.replace(' ', "+").replace(':', "%3A"));
         }
-        let headers =
-            [("authorization", basic.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        let headers = [
+            ("authorization", basic.as_str()),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
         self.http.send("POST", "/token", &headers, body.as_bytes()).await
     }
 
@@ -185,13 +190,21 @@ impl Program {
     /// Sends JSON and expects success.
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, ClientError> {
         let reply = self.send("POST", path, &[], body.to_string().as_bytes()).await?;
-        if reply.status.is_success() { Ok(reply.json()) } else { Err(unexpected("POST", path, &reply)) }
+        if reply.status.is_success() {
+            Ok(reply.json())
+        } else {
+            Err(unexpected("POST", path, &reply))
+        }
     }
 
     /// Reads and expects success.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
         let reply = self.send("GET", path, &[], b"").await?;
-        if reply.status.is_success() { Ok(reply.json()) } else { Err(unexpected("GET", path, &reply)) }
+        if reply.status.is_success() {
+            Ok(reply.json())
+        } else {
+            Err(unexpected("GET", path, &reply))
+        }
     }
 }
 

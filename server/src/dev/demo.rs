@@ -50,8 +50,10 @@ impl Drop for Folder {
 /// Runs the demonstration until it is interrupted.
 pub async fn run(listen: SocketAddr, language: Language) -> Result<(), DevError> {
     let folder = Folder::temporary()?;
-    let demo = Demo::begin(Some(&folder.path().join("data")), |options| options.listen = listen).await?;
-    let (token, serial) = demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
+    let demo =
+        Demo::begin(Some(&folder.path().join("data")), |options| options.listen = listen).await?;
+    let (token, serial) =
+        demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
     let administrators = phone(&folder, "andres").await?;
     administrators.bind(&demo.activation(&demo.administrator).await?).await?;
     let lauras = phone(&folder, "laura").await?;
@@ -74,46 +76,109 @@ async fn phone(folder: &Folder, name: &str) -> Result<Phone, DevError> {
 /// Writes a file that only its owner can read.
 pub fn private_file(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
-fn show(demo: &Demo, folder: &Folder, token: &str, serial: &str, language: Language) -> std::io::Result<()> {
+fn show(
+    demo: &Demo,
+    folder: &Folder,
+    token: &str,
+    serial: &str,
+    language: Language,
+) -> std::io::Result<()> {
     let bold = Style::new().bold();
     let grey = Style::new().fg_color(Some(AnsiColor::BrightBlack.into()));
     let say = |spanish, english| Label(spanish, english).text(language);
     let base = demo.server.issuer();
     let (id, secret) = (&demo.company.id, &demo.company.secret);
-    let store = |name: &str| {
+    let phone = |name: &str| {
         let path = folder.path().join(name);
-        format!("--store {} --pin-file {}", path.display(), path.join("pin").display())
+        let options =
+            format!("--store {} --pin-file {}", path.display(), path.join("pin").display());
+        format!("{name}() {{ cargo run -q -p semilla-approver -- {options} \"$@\"; }}")
     };
-    let (laura, andres) = (store("laura"), store("andres"));
-    let approver = "cargo run -q -p semilla-approver --";
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{bold}Semilla{bold:#} · {}\n", say("demostración: todo se borra al terminar", "demonstration: all of it is erased at the end"))?;
-    writeln!(out, "  {:<16} {base}", say("Servidor", "Server"))?;
-    writeln!(out, "  {:<16} Comercial Andina S.A.S.", say("Empresa", "Company"))?;
-    writeln!(out, "  {:<16} Laura Valencia · {serial} · {}", say("Usuario", "User"), say("Activo", "Active"))?;
-    writeln!(out, "  {:<16} Andrés Gómez · {}", say("Administrador", "Administrator"), say("teléfono vinculado", "phone bound"))?;
+    writeln!(
+        out,
+        "{bold}Semilla{bold:#} · {}\n",
+        say(
+            "demostración: todo se borra al terminar",
+            "demonstration: all of it is erased at the end"
+        )
+    )?;
+    let laura = format!("Laura Valencia · {serial} · {}", say("Activo", "Active"));
+    let andres = format!("Andrés Gómez · {}", say("teléfono vinculado", "phone bound"));
+    for (what, is) in [
+        (say("Servidor", "Server"), base),
+        (say("Empresa", "Company"), "Comercial Andina S.A.S."),
+        (say("Usuario", "User"), &laura),
+        (say("Administrador", "Administrator"), &andres),
+    ] {
+        writeln!(out, "  {what:<16} {is}")?;
+    }
     let note = |out: &mut dyn Write, text: &str| writeln!(out, "\n{grey}# {text}{grey:#}");
-    note(&mut out, say("Un código del teléfono de Laura", "A code of Laura's phone"))?;
-    writeln!(out, "{approver} {laura} code --unused")?;
-    note(&mut out, say("La empresa pregunta si es correcto (escriba el código al final)", "The company asks whether it is right (put the code at the end)"))?;
+    note(
+        &mut out,
+        say(
+            "Péguelo en otra terminal, en esta carpeta",
+            "Paste this into another terminal, in this folder",
+        ),
+    )?;
     writeln!(out, "S={base}; T={token}")?;
-    writeln!(out, "A=$(curl -s -u {id}:{secret} -d grant_type=client_credentials $S/token | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')")?;
-    writeln!(out, "ask() {{ curl -s -H \"Authorization: Bearer $A\" -H 'Content-Type: application/json' \"$@\"; echo; }}")?;
-    writeln!(out, "ask $S/api/v1/otp/verify -d '{{\"token\":\"'$T'\",\"code\":\"00000000\"}}'")?;
-    note(&mut out, say("El administrador pide liberar el token; anote match_number", "The administrator asks to release the token; note match_number"))?;
+    writeln!(
+        out,
+        "A=$(curl -s -u {id}:{secret} -d grant_type=client_credentials $S/token | \
+         sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')"
+    )?;
+    writeln!(
+        out,
+        "ask() {{ curl -s -H \"Authorization: Bearer $A\" -H 'Content-Type: application/json' \"$@\"; echo; }}"
+    )?;
+    writeln!(out, "{}\n{}", phone("laura"), phone("andres"))?;
+    note(
+        &mut out,
+        say(
+            "Un código del teléfono de Laura: la empresa lo acepta una vez",
+            "A code of Laura's phone: the company accepts it once",
+        ),
+    )?;
+    writeln!(out, "C=$(laura code --unused); for i in 1 2; do")?;
+    writeln!(out, "ask $S/api/v1/otp/verify -d '{{\"token\":\"'$T'\",\"code\":\"'$C'\"}}'; done")?;
+    note(
+        &mut out,
+        say(
+            "El administrador pide liberar el token: anote match_number",
+            "The administrator asks to release the token: note match_number",
+        ),
+    )?;
     writeln!(out, "ask $S/api/v1/tokens/$T/release -d '{{\"cause\":\"seed_release\"}}'")?;
-    note(&mut out, say("Su teléfono lo muestra, pide el número y autoriza", "His phone shows it, asks for the number and authorizes"))?;
-    writeln!(out, "{approver} {andres} inbox")?;
-    writeln!(out, "{approver} {andres} approve")?;
-    note(&mut out, say("El token está de nuevo en la empresa, y su vida en la auditoría", "The token is back with the company, and its life in the audit trail"))?;
+    note(
+        &mut out,
+        say(
+            "Su teléfono muestra qué se pide, pregunta el número y autoriza",
+            "His phone shows what is asked, wants the number and authorizes",
+        ),
+    )?;
+    writeln!(out, "andres approve")?;
+    note(
+        &mut out,
+        say(
+            "El token está de nuevo en la empresa, y su vida en la auditoría",
+            "The token is back with the company, and its life in the audit trail",
+        ),
+    )?;
     writeln!(out, "ask $S/api/v1/tokens/$T")?;
     writeln!(out, "ask \"$S/api/v1/audit?token=$T&limit=100\"")?;
-    note(&mut out, say("Todo el flujo de una vez: cargo run -- dev --story", "The whole flow at once: cargo run -- dev --story"))?;
+    note(
+        &mut out,
+        say(
+            "Todo el flujo de una vez: cargo run -- dev --story",
+            "The whole flow at once: cargo run -- dev --story",
+        ),
+    )?;
     writeln!(out, "\n{}", say("Corriendo. Ctrl-C termina.", "Running. Ctrl-C ends it."))?;
     out.flush()
 }

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-
 use semilla_core::entropy::Entropy;
 use semilla_core::person::{Login, Role};
 use semilla_core::seal::{Keyring, MasterKey};
@@ -64,8 +63,12 @@ const FIRST_SERIAL: &str = "FEF4900032";
 
 impl Demo {
     /// Starts a server that holds nothing yet, and fills it over its own API.
-    pub async fn begin(data: Option<&Path>, adjust: impl FnOnce(&mut Start)) -> Result<Self, DevError> {
-        let keyring = Keyring::new(MasterKey::generate(&SystemEntropy::default() as &dyn Entropy), []);
+    pub async fn begin(
+        data: Option<&Path>,
+        adjust: impl FnOnce(&mut Start),
+    ) -> Result<Self, DevError> {
+        let keyring =
+            Keyring::new(MasterKey::generate(&SystemEntropy::default() as &dyn Entropy), []);
         let mut options = Start::on_loopback(data.map(Path::to_path_buf), keyring);
         adjust(&mut options);
         let server = start(options).await?;
@@ -75,7 +78,8 @@ impl Demo {
             "administrator": {"login": "andres.gomez", "name": "Andrés Gómez"},
         });
         let created = operator.post("/api/v1/companies", body).await?;
-        let (company_id, administrator) = (text(&created["company"]["id"])?, text(&created["administrator"]["id"])?);
+        let (company_id, administrator) =
+            (text(&created["company"]["id"])?, text(&created["administrator"]["id"])?);
         let body = json!({
             "name": "Tesorería",
             "scopes": [
@@ -84,7 +88,8 @@ impl Demo {
             ],
             "askers": [administrator],
         });
-        let created = operator.post(&format!("/api/v1/companies/{company_id}/clients"), body).await?;
+        let created =
+            operator.post(&format!("/api/v1/companies/{company_id}/clients"), body).await?;
         let company = Program::of(operator.http.clone(), &created);
         let body = json!({"login": "laura.valencia", "name": "Laura Valencia"});
         let laura = text(&company.post("/api/v1/users", body).await?["id"])?;
@@ -102,7 +107,8 @@ impl Demo {
 
     /// An activation code that binds a phone to a person.
     pub async fn activation(&self, user: &str) -> Result<String, DevError> {
-        let issued = self.company.post(&format!("/api/v1/users/{user}/activation"), json!({})).await?;
+        let issued =
+            self.company.post(&format!("/api/v1/users/{user}/activation"), json!({})).await?;
         text(&issued["uri"])
     }
 
@@ -111,8 +117,10 @@ impl Demo {
         let body = json!({"user": user});
         let opened = self.company.post(&format!("/api/v1/tokens/{token}/assign"), body).await?;
         let enrollment = text(&opened["enrollment"]["id"])?;
-        let issued =
-            self.company.post(&format!("/api/v1/enrollments/{enrollment}/activation"), json!({})).await?;
+        let issued = self
+            .company
+            .post(&format!("/api/v1/enrollments/{enrollment}/activation"), json!({}))
+            .await?;
         text(&issued["uri"])
     }
 
@@ -151,6 +159,8 @@ pub fn describe(failure: &Failure) -> String {
 
 /// A text of an answer.
 fn text(value: &Value) -> Result<String, DevError> {
-    value.as_str().map(str::to_owned).ok_or_else(|| DevError::Broken("an answer lacks a text".to_owned()))
+    value
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| DevError::Broken("an answer lacks a text".to_owned()))
 }
-

@@ -58,7 +58,8 @@ pub async fn play(language: Language) -> Result<(), DevError> {
         let clock = Arc::clone(&clock);
         Phone::in_memory(Arc::new(move || clock.now()), Arc::new(SystemEntropy))
     };
-    let (token, serial) = demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
+    let (token, serial) =
+        demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
 
     let administrators = phone();
     administrators.bind(&demo.activation(&demo.administrator).await?).await?;
@@ -95,16 +96,27 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     require(!demo.verify(&token, &code).await?, "a used code is refused")?;
     require(!demo.verify(&token, &code).await?, "a used code stays refused")?;
     tell.held(
-        Label("Código aceptado una vez, y rechazado dos: ", "Code accepted once, and refused twice: "),
+        Label(
+            "Código aceptado una vez, y rechazado dos: ",
+            "Code accepted once, and refused twice: ",
+        ),
         &code,
     );
 
     let cause = Cause::Block(BlockCause::UserInactive);
-    demo.company.post(&format!("/api/v1/tokens/{token}/block"), json!({"cause": cause.name()})).await?;
+    demo.company
+        .post(&format!("/api/v1/tokens/{token}/block"), json!({"cause": cause.name()}))
+        .await?;
     clock.advance(STEP);
-    require(!demo.verify(&token, &code_of(&lauras, &serial)?).await?, "a blocked token's good code is refused")?;
+    require(
+        !demo.verify(&token, &code_of(&lauras, &serial)?).await?,
+        "a blocked token's good code is refused",
+    )?;
     tell.held(
-        Label("Bloqueado sin teléfono; un código bueno se rechaza: ", "Blocked without a phone; a good code is refused: "),
+        Label(
+            "Bloqueado sin teléfono; un código bueno se rechaza: ",
+            "Blocked without a phone; a good code is refused: ",
+        ),
         cause.label(language),
     );
 
@@ -113,15 +125,23 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     clock.advance(STEP);
     require(demo.verify(&token, &code_of(&lauras, &serial)?).await?, "the same seed works again")?;
     tell.held(
-        Label("Desbloqueado con el teléfono del administrador; la misma semilla sirve otra vez", "Unblocked by the administrator's phone; the same seed works again"),
+        Label(
+            "Desbloqueado con el teléfono del administrador; la misma semilla sirve otra vez",
+            "Unblocked by the administrator's phone; the same seed works again",
+        ),
         "",
     );
 
     let cause = Cause::Release(ReleaseCause::SeedRelease);
-    let asked =
-        demo.company.post(&format!("/api/v1/tokens/{token}/release"), json!({"cause": cause.name()})).await?;
+    let asked = demo
+        .company
+        .post(&format!("/api/v1/tokens/{token}/release"), json!({"cause": cause.name()}))
+        .await?;
     tell.held(
-        Label("Liberación solicitada; el portal muestra el número ", "Release asked; the portal shows the number "),
+        Label(
+            "Liberación solicitada; el portal muestra el número ",
+            "Release asked; the portal shows the number ",
+        ),
         &format!("{} · {}", text(&asked["match_number"])?, cause.label(language)),
     );
     approve(&demo, &administrators, &asked).await?;
@@ -137,23 +157,33 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     clock.advance(STEP);
     require(!demo.verify(&token, &code_of(&lauras, &serial)?).await?, "the old seed is dead")?;
     tell.held(
-        Label("Un código nuevo de la semilla vieja se rechaza: la semilla murió", "A fresh code of the old seed is refused: the seed is dead"),
+        Label(
+            "Un código nuevo de la semilla vieja se rechaza: la semilla murió",
+            "A fresh code of the old seed is refused: the seed is dead",
+        ),
         "",
     );
 
     // The phone is bound already, so that the new enrollment waits in its inbox.
-    demo.company.post(&format!("/api/v1/tokens/{token}/assign"), json!({"user": demo.laura})).await?;
+    demo.company
+        .post(&format!("/api/v1/tokens/{token}/assign"), json!({"user": demo.laura}))
+        .await?;
     lauras.enroll_next().await?;
     clock.advance(STEP);
     let shown = demo.company.get(&format!("/api/v1/tokens/{token}")).await?;
     require(demo.verify(&token, &code_of(&lauras, &serial)?).await?, "the new seed works")?;
     require(shown["generation"] == 2, "the second generation")?;
     tell.held(
-        Label("Asignado de nuevo e inscrito en el teléfono: código nuevo aceptado, generación ", "Assigned again and enrolled on the phone: new code accepted, generation "),
+        Label(
+            "Asignado de nuevo e inscrito en el teléfono: código nuevo aceptado, generación ",
+            "Assigned again and enrolled on the phone: new code accepted, generation ",
+        ),
         &shown["generation"].to_string(),
     );
 
-    let reports = trail::verify(demo.server.app.store.as_ref()).await.map_err(|error| DevError::Broken(error.to_string()))?;
+    let reports = trail::verify(demo.server.app.store.as_ref())
+        .await
+        .map_err(|error| DevError::Broken(error.to_string()))?;
     require(reports.iter().all(|report| report.tampered.is_none()), "the audit is whole")?;
     let records: u64 = reports.iter().map(|report| report.records).sum();
     tell.held(
@@ -166,7 +196,8 @@ pub async fn play(language: Language) -> Result<(), DevError> {
 
 async fn state(demo: &Demo, token: &str) -> Result<State, DevError> {
     let shown = demo.company.get(&format!("/api/v1/tokens/{token}")).await?;
-    serde_json::from_value(shown["state"].clone()).map_err(|error| DevError::Broken(error.to_string()))
+    serde_json::from_value(shown["state"].clone())
+        .map_err(|error| DevError::Broken(error.to_string()))
 }
 
 fn code_of(phone: &Phone, serial: &str) -> Result<String, DevError> {
@@ -177,8 +208,10 @@ fn code_of(phone: &Phone, serial: &str) -> Result<String, DevError> {
 async fn approve(demo: &Demo, phone: &Phone, asked: &Value) -> Result<(), DevError> {
     let number = text(&asked["match_number"])?;
     let inbox = phone.inbox().await?;
-    let request =
-        inbox.requests.first().ok_or_else(|| DevError::Broken("nothing came to the phone".to_owned()))?;
+    let request = inbox
+        .requests
+        .first()
+        .ok_or_else(|| DevError::Broken("nothing came to the phone".to_owned()))?;
     phone.approve(request.id(), &number).await?;
     let path = format!("/api/v1/operations/{}?wait=5", text(&asked["id"])?);
     require(demo.company.get(&path).await?["state"] == "executed", "the operation was executed")

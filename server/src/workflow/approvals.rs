@@ -8,11 +8,11 @@ use semilla_core::approval::{
     Answering, Approvable, Operation, OperationState, Outcome, SentRequest, TokenAt, Unanswerable,
 };
 use semilla_core::audit::{Actor, Subject};
-use semilla_core::device::{Device, DeviceState};
+use semilla_core::device::Device;
 use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use semilla_core::language::{Label, Language};
 use semilla_core::operations::{BlockCause, Phone as WhosePhone, State};
-use semilla_core::person::{Company, Role, User};
+use semilla_core::person::{Binding, Company, Role, User};
 use semilla_core::policy::Authorizer;
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::protocol::approval::{
@@ -397,7 +397,8 @@ pub async fn wait(
     let ended = || async {
         let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
         let waits = operation.is_some_and(|operation| {
-            operation.record.state == OperationState::Pending && !operation.record.is_overdue(app.now())
+            operation.record.state == OperationState::Pending
+                && !operation.record.is_overdue(app.now())
         });
         Ok((!waits).then_some(()))
     };
@@ -504,13 +505,8 @@ pub async fn answer(
     id: OperationId,
     text: &str,
 ) -> Result<Plan<wire::Answered>, Failure> {
-    phone.require_bound()?;
     let mut unit = Unit::new(app);
-    let mut device =
-        unit.must::<Device>(phone.company.id, &phone.device.record.id.to_string()).await?.record;
-    if device.state != DeviceState::Bound {
-        return Err(Failure::Store(StoreError::Conflict));
-    }
+    let mut device = super::devices::bound(&mut unit, phone).await?;
     let item = unit.get::<InboxItem>(phone.company.id, &InboxItem::id_of(device.id, id)).await?;
     let Some(item) = item else { return Err(Problem::not_found().into()) };
     let operation = unit.must::<Operation>(item.record.of, &id.to_string()).await?.record;
@@ -647,6 +643,10 @@ async fn execute(
                 effects::revoke_device(unit, company, device.record.id, cause, actor.clone())
                     .await?;
             }
+            // The next phone is a first one again: an activation code is enough.
+            let mut person = unit.must::<User>(company, &holder.to_string()).await?.record;
+            person.binding = Binding::First;
+            unit.save(&person);
             let subject =
                 Subject { user: Some(holder), operation: Some(operation.id), ..Subject::default() };
             unit.record(unit.draft(company, "user.recovered", actor).about(subject));

@@ -17,10 +17,16 @@ use crate::app::App;
 use crate::records::ApiScope;
 
 /// Makes the bank, its first operator and a program for them. Refused where there is a bank.
-pub async fn bank(app: &App, name: &Name, operator: &NewUser) -> Result<Plan<ClientCreated>, Failure> {
+pub async fn bank(
+    app: &App,
+    name: &Name,
+    operator: &NewUser,
+) -> Result<Plan<ClientCreated>, Failure> {
     let mut unit = Unit::new(app);
     if unit.get::<Company>(CompanyId::BANK, &CompanyId::BANK.to_string()).await?.is_some() {
-        return Err(Problem::new(ProblemType::StateConflict, "This folder holds a bank already.").into());
+        return Err(
+            Problem::new(ProblemType::StateConflict, "This folder holds a bank already.").into()
+        );
     }
     unit.save(&Company {
         id: CompanyId::BANK,

@@ -114,11 +114,17 @@ impl Caller {
             }
         };
         let asker = app.store.get::<User>(self.company.id, &asker.to_string()).await?;
+        // The bank has operators where a company has administrators.
+        let of_bank = self.company.id == CompanyId::BANK;
+        let role = if of_bank { Role::Operator } else { Role::Administrator };
         match asker.map(|kept| kept.record) {
-            Some(asker) if asker.active && asker.role == Role::Administrator => {
+            Some(asker) if asker.active && asker.role == role => {
                 Ok(Acting { caller: self, asker })
             }
-            _ => Err(forbidden("The person this program acts for is no active administrator.")),
+            _ => Err(forbidden(&format!(
+                "The person this program acts for is no active {}.",
+                role.name()
+            ))),
         }
     }
 }
@@ -156,17 +162,7 @@ impl Phone {
 
     /// Requires that the phone is trusted, and not merely known.
     pub fn require_bound(&self) -> Result<(), Failure> {
-        let detail = match self.device.record.state {
-            DeviceState::Bound => return Ok(()),
-            DeviceState::Waiting { .. } => {
-                "This phone waits for the approval of a phone bound before it."
-            }
-            DeviceState::Suspended => {
-                "There are two copies of this phone's key. Ask the administrator to revoke it, and bind it anew."
-            }
-            DeviceState::Revoked => "This phone was revoked. To use it again, bind it anew.",
-        };
-        Err(Problem::new(ProblemType::DeviceRevoked, detail).into())
+        require_bound(&self.device.record)
     }
 
     /// As whom a record of what was done names it.
@@ -181,4 +177,19 @@ async fn active_company(
 ) -> Result<Option<Company>, Failure> {
     let kept = app.store.get::<Company>(CompanyId::BANK, &id.to_string()).await?;
     Ok(kept.map(|kept| kept.record).filter(|company| company.active))
+}
+
+/// Requires that a phone is trusted, and not merely known; says what its person can do where not.
+pub fn require_bound(device: &Device) -> Result<(), Failure> {
+    let detail = match device.state {
+        DeviceState::Bound => return Ok(()),
+        DeviceState::Waiting { .. } => {
+            "This phone waits for the approval of a phone bound before it."
+        }
+        DeviceState::Suspended => {
+            "There are two copies of this phone's key. Ask the administrator to revoke it, and bind it anew."
+        }
+        DeviceState::Revoked => "This phone was revoked. To use it again, bind it anew.",
+    };
+    Err(Problem::new(ProblemType::DeviceRevoked, detail).into())
 }

@@ -39,8 +39,10 @@ pub struct VerifyRequest {
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tried {
-    /// The code is right, and its step is consumed or about to be.
-    Right(Step),
+    /// The code is right, and its step is consumed.
+    Accepted,
+    /// The code proves the seed it was checked against; its step is yet to be consumed.
+    Proved(Step),
     /// It is not, for whichever reason.
     Refused,
     /// Attempts are refused unseen until then; `None` is for good.
@@ -84,7 +86,7 @@ pub async fn verify(
     let tried = attempt(app, by, code, Against::Live).await?;
     match tried {
         Tried::Unreadable => Err(unreadable()),
-        tried => Ok(VerifyView { accepted: matches!(tried, Tried::Right(_)) }),
+        tried => Ok(VerifyView { accepted: tried == Tried::Accepted }),
     }
 }
 
@@ -170,11 +172,11 @@ pub async fn attempt(
         judge: Box::new(move |verifier| rule.judge(verifier)),
     };
     let attempt = app.store.check(check).await?;
-    let tried = read_outcome(&attempt.outcome, app.now());
+    let tried = read_outcome(&attempt.outcome);
     if let Some(token) = by.token {
         follow_up(app, by.company.id, token, &lockout, &attempt).await?;
     }
-    if attempt.outcome != "accepted" && attempt.outcome != "proved" {
+    if !matches!(tried, Tried::Accepted | Tried::Proved(_)) {
         raise_alarm(app, now).await?;
     }
     Ok(tried)
@@ -186,7 +188,13 @@ pub async fn require_steady_clock(app: &App) -> Result<(), Failure> {
         tracing::warn!(milliseconds = step, "the clock made a step");
         let draft = Draft::new(CompanyId::BANK, app.now(), "alarm.clock_stepped", Actor::System);
         let audit = vec![draft.with("milliseconds", step)];
-        app.store.commit(Batch { audit, topics: vec![Topic::Audit(CompanyId::BANK)], ..Batch::default() }).await?;
+        app.store
+            .commit(Batch {
+                audit,
+                topics: vec![Topic::Audit(CompanyId::BANK)],
+                ..Batch::default()
+            })
+            .await?;
     }
     if app.clock_watch.is_doubted() {
         let detail = "The server's clock made a jump. Codes are refused until it is right and the server was restarted.";
@@ -272,17 +280,16 @@ fn claimed_counters(
     counters.claim(lockout, now).ok().map(semilla_core::verifier::Claimed::unchecked)
 }
 
-fn read_outcome(outcome: &str, now: Timestamp) -> Tried {
+fn read_outcome(outcome: &str) -> Tried {
     match outcome.split_once(':') {
         Some(("waiting", until)) => {
             Tried::Locked(until.parse().ok().map(Timestamp::from_milliseconds))
         }
         Some(("proved", step)) => {
-            step.parse().map_or(Tried::Refused, |step| Tried::Right(Step(step)))
+            step.parse().map_or(Tried::Refused, |step| Tried::Proved(Step(step)))
         }
         _ => match outcome {
-            // The step is consumed where it was checked; nobody needs its number.
-            "accepted" => Tried::Right(Step(now.seconds() / 30)),
+            "accepted" => Tried::Accepted,
             "locked" => Tried::Locked(None),
             "unreadable" => Tried::Unreadable,
             _ => Tried::Refused,

@@ -21,7 +21,7 @@ use semilla_core::token::Custody;
 use serde::Serialize;
 
 use super::approvals::{self, Approvers, AskedAbout};
-use super::caller::{Acting, Caller, Phone, sha256};
+use super::caller::{Acting, Caller, Phone, require_bound, sha256};
 use super::effects::{self, cancel_operation, reserve, revoke_device};
 use super::unit::Unit;
 use super::views::{DeviceView, Nothing, OperationAsked, Page};
@@ -38,15 +38,12 @@ pub fn signature_invalid(error: MessageError) -> Failure {
     Problem::new(ProblemType::SignatureInvalid, format!("Refused: {error}.")).into()
 }
 
-/// The phone's record in this unit, still bound.
+/// The phone's record in this unit, bound as it is now and not only as it was when it asked.
 pub async fn bound(unit: &mut Unit<'_>, phone: &Phone) -> Result<Device, Failure> {
     let device =
         unit.must::<Device>(phone.company.id, &phone.device.record.id.to_string()).await?.record;
-    match device.state {
-        DeviceState::Bound => Ok(device),
-        // It was bound when the request came in: look again.
-        _ => Err(StoreError::Conflict.into()),
-    }
+    require_bound(&device)?;
+    Ok(device)
 }
 
 /// Takes the counter of a verified message. One that does not rise means that there are two of

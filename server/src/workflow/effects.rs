@@ -41,15 +41,13 @@ pub async fn apply(
     actor: Actor,
     rotation: Option<RotateCause>,
 ) -> Result<StoredToken, Failure> {
-    let Changed { token, effects } = changed;
+    let Changed { token, operation, effects } = changed;
     let from = before.record.token.state();
     let stored =
         StoredToken { holder_name: holder_name(unit, &token).await?, updated: unit.now, token };
     unit.save(&stored);
     let token = &stored.token;
-    // The operation that leads to a change is a change too where it is told by an effect alone.
-    let told = token.last.at == unit.now && token.last != before.record.token.last;
-    if told {
+    if operation.is_some() {
         unit.record(record_of(unit, token, before, from, actor.clone()));
     }
     for effect in effects {

@@ -447,8 +447,8 @@ pub async fn confirm(
     };
     let tried = By { company: &company, token: Some(enrollment.token), client };
     let step = match attempt(app, tried, code, against).await? {
-        Tried::Right(step) => step,
-        Tried::Refused => {
+        Tried::Proved(step) => step,
+        Tried::Refused | Tried::Accepted => {
             return Err(Problem::new(
                 ProblemType::CodeInvalid,
                 "The code is not one of the new seed. Check the phone's clock and try the next code.",

@@ -525,6 +525,7 @@ pub async fn client_in(
 
 /// The programs of a company.
 pub async fn list_clients(app: &App, company: CompanyId) -> Result<Page<ClientView>, Failure> {
+    show_company(app, company).await?;
     let query = Query::of(Client::TABLE, company, 100);
     let total = app.store.count(&query).await?;
     let found = app.store.find::<Client>(&query).await?;

@@ -40,11 +40,16 @@ pub struct TrailListing {
 
 /// A page of the company's trail, oldest first. `next_cursor` is what `after` has to be for the
 /// next one, also where there is none yet.
-pub async fn list(app: &App, caller: &Caller, listing: &TrailListing) -> Result<Page<RecordView>, Failure> {
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    listing: &TrailListing,
+) -> Result<Page<RecordView>, Failure> {
     let limit = super::tokens::page_limit(listing.limit)?;
     let after = listing.after.unwrap_or(0);
     let company = caller.company.id;
-    let query = AuditQuery { company, after, token: listing.token, kind: listing.kind.clone(), limit };
+    let query =
+        AuditQuery { company, after, token: listing.token, kind: listing.kind.clone(), limit };
     let records = app.store.audit(&query).await?;
     let total = app.store.audit_head(company).await?.sequence;
     let next = records.last().map_or(after, |record| record.sequence);
@@ -84,11 +89,17 @@ pub async fn verify(store: &dyn Store) -> Result<Vec<ChainReport>, StoreError> {
 
 async fn verify_chain(store: &dyn Store, company: CompanyId) -> Result<ChainReport, StoreError> {
     let last = store.audit_head(company).await?;
-    let mut report =
-        ChainReport { company, records: 0, attempts: 0, head: Hash::START.to_string(), tampered: None };
+    let mut report = ChainReport {
+        company,
+        records: 0,
+        attempts: 0,
+        head: Hash::START.to_string(),
+        tampered: None,
+    };
     let mut head = Head::EMPTY;
     loop {
-        let query = AuditQuery { company, after: head.sequence, token: None, kind: None, limit: 1000 };
+        let query =
+            AuditQuery { company, after: head.sequence, token: None, kind: None, limit: 1000 };
         let records = store.audit(&query).await?;
         if records.is_empty() {
             break;
@@ -106,7 +117,8 @@ async fn verify_chain(store: &dyn Store, company: CompanyId) -> Result<ChainRepo
             match attempts_of(store, &record).await? {
                 Some(attempts) => report.attempts += attempts,
                 None => {
-                    report.tampered = Some(format!("the attempts of record {} were altered", record.sequence));
+                    report.tampered =
+                        Some(format!("the attempts of record {} were altered", record.sequence));
                     return Ok(report);
                 }
             }
@@ -120,10 +132,16 @@ async fn verify_chain(store: &dyn Store, company: CompanyId) -> Result<ChainRepo
 }
 
 /// How many attempts a record stands for; none where they are not the ones it was made over.
-async fn attempts_of(store: &dyn Store, record: &semilla_core::audit::Record) -> Result<Option<u64>, StoreError> {
-    let inconsistent =
-        |error: serde_json::Error| StoreError::Inconsistent { table: "audit", what: error.to_string() };
-    let draft: semilla_core::audit::Draft = serde_json::from_str(&record.body).map_err(inconsistent)?;
+async fn attempts_of(
+    store: &dyn Store,
+    record: &semilla_core::audit::Record,
+) -> Result<Option<u64>, StoreError> {
+    let inconsistent = |error: serde_json::Error| StoreError::Inconsistent {
+        table: "audit",
+        what: error.to_string(),
+    };
+    let draft: semilla_core::audit::Draft =
+        serde_json::from_str(&record.body).map_err(inconsistent)?;
     if draft.kind != "otp.checked" {
         return Ok(Some(0));
     }
