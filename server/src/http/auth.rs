@@ -139,11 +139,11 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a st
 async fn program(edge: &Edge, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let Some(token) = credentials(headers, "Bearer")? else {
         let detail = "Send an access token from /token: `Authorization: Bearer …`.";
-        return Err(unauthenticated(detail, "Bearer realm=\"semilla\""));
+        return Err(unauthenticated(detail, BEARER));
     };
     Caller::of_access_token(&edge.app, token)
         .await
-        .map_err(|failure| challenged(failure, "Bearer realm=\"semilla\", error=\"invalid_token\""))
+        .map_err(|failure| challenged(failure, INVALID_BEARER))
 }
 
 /// Requires one of `scopes`, and that what only the bank may do is asked by the bank.
@@ -181,7 +181,7 @@ async fn phone(edge: &Edge, request: &Parts) -> Result<Phone, ApiError> {
     let Some(token) = credentials(headers, "DPoP")? else {
         let detail =
             "Send the device token and a proof of its key: `Authorization: DPoP …`, `DPoP: …`.";
-        return Err(unauthenticated(detail, "DPoP algs=\"ES256\""));
+        return Err(unauthenticated(detail, NO_PROOF));
     };
     let invalid = |detail: &str| unauthenticated(detail, INVALID_PROOF);
     let proof = single(headers, &DPOP)?.ok_or_else(|| invalid("The header DPoP is missing."))?;
@@ -194,14 +194,14 @@ async fn phone(edge: &Edge, request: &Parts) -> Result<Phone, ApiError> {
     let nonce = proof.claims.nonce.as_deref();
     let stale = || {
         let detail = "Sign the request again, with the nonce of the header DPoP-Nonce.";
-        unauthenticated(detail, "DPoP algs=\"ES256\", error=\"use_dpop_nonce\"")
+        unauthenticated(detail, STALE_PROOF)
     };
     if !edge.proofs.holds(nonce) {
         return Err(stale());
     }
     let phone = Phone::of_device_token(&edge.app, token)
         .await
-        .map_err(|failure| challenged(failure, "DPoP algs=\"ES256\", error=\"invalid_token\""))?;
+        .map_err(|failure| challenged(failure, INVALID_DEVICE_TOKEN))?;
     if proof.key != phone.device.record.key {
         return Err(invalid("The proof is signed with another key than the device token's."));
     }

@@ -161,13 +161,14 @@ where
 
 /// Does something that takes several steps to its end, also when the client hangs up (security
 /// 108).
-pub async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
+pub async fn to_the_end<T, F>(work: F) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    let ended = tokio::spawn(work).await;
-    Ok(ended.map_err(|error| ApiError::internal(error.to_string()))??)
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Problem::new(ProblemType::Internal, "The request failed.").into()))
 }
 
 #[cfg(test)]

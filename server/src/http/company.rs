@@ -15,7 +15,7 @@ use semilla_core::secret::SecretText;
 use semilla_core::token::{Kind, Serial};
 use serde::Deserialize;
 
-use super::change::{Change, HeldKey, act};
+use super::change::{Change, HeldKey, act, to_the_end};
 use super::headers::single;
 use super::params::{Id, Ids, Query};
 use super::respond::{Answered, shown};
@@ -144,7 +144,11 @@ where
     .await
 }
 
-async fn list_tokens(State(edge): Here, caller: Caller, Query(listing): Query<TokenListing>) -> Answered {
+async fn list_tokens(
+    State(edge): Here,
+    caller: Caller,
+    Query(listing): Query<TokenListing>,
+) -> Answered {
     shown(tokens::list(&edge.app, &caller, &listing).await)
 }
 
@@ -163,7 +167,12 @@ struct Assign {
     asker: Option<UserId>,
 }
 
-async fn assign(State(edge): Here, caller: Caller, Id(id): Id<TokenId>, change: Change<Assign>) -> Answered {
+async fn assign(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    change: Change<Assign>,
+) -> Answered {
     let Change { body, if_match, key } = change;
     act_for(&edge, key, caller, body.asker, move |app, acting| async move {
         tokens::assign(&app, &acting, id, body.user, if_match).await
@@ -226,7 +235,12 @@ async fn release(
     ask(&edge, caller, id, Approvable::Release(cause), change).await
 }
 
-async fn unblock(State(edge): Here, caller: Caller, Id(id): Id<TokenId>, change: Change<Asked>) -> Answered {
+async fn unblock(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    change: Change<Asked>,
+) -> Answered {
     ask(&edge, caller, id, Approvable::Unblock, change).await
 }
 
@@ -281,7 +295,8 @@ async fn confirm(
     change: Change<Confirm>,
 ) -> Answered {
     let code = Code::parse(change.body.code.expose()).ok();
-    shown(enrollments::confirm(&edge.app, Confirming::Program(Box::new(caller)), id, code).await)
+    let (app, by) = (Arc::clone(&edge.app), Confirming::Program(Box::new(caller)));
+    shown(to_the_end(async move { enrollments::confirm(&app, by, id, code).await }).await)
 }
 
 async fn show_operation(
@@ -310,10 +325,16 @@ async fn verify_code(
     caller: Caller,
     super::body::Json(request): super::body::Json<VerifyRequest>,
 ) -> Answered {
-    shown(verify(&edge.app, &caller, request).await)
+    // What follows from too many failures is done also where nobody waits for the answer.
+    let app = Arc::clone(&edge.app);
+    shown(to_the_end(async move { verify(&app, &caller, request).await }).await)
 }
 
-async fn list_audit(State(edge): Here, caller: Caller, Query(listing): Query<TrailListing>) -> Answered {
+async fn list_audit(
+    State(edge): Here,
+    caller: Caller,
+    Query(listing): Query<TrailListing>,
+) -> Answered {
     shown(trail::list(&edge.app, &caller, &listing).await)
 }
 
@@ -334,19 +355,24 @@ async fn events(
     Query(After { after }): Query<After>,
 ) -> Answered {
     let company = caller.company.id;
-    let last = single(&headers, &LAST_EVENT_ID)?.map(|text| {
-        text.parse::<u64>().map_err(|_| Problem::field(LAST_EVENT_ID.as_str(), "is no id of an event"))
-    });
-    let place = match last.transpose()?.or(after) {
-        Some(place) => place,
-        None => edge.app.store.audit_head(company).await?.sequence,
+    let place = match (single(&headers, &LAST_EVENT_ID)?, after) {
+        // A client that comes back repeats its first address: where it was counts more.
+        (Some(id), _) => id.parse().map_err(|_| {
+            Problem::field(LAST_EVENT_ID.as_str(), "is no id of an event of this stream")
+        })?,
+        (None, Some(after)) => after,
+        (None, None) => edge.app.store.audit_head(company).await?.sequence,
     };
     wait::stream(&edge, Topic::Audit(company), place, move |app, after| async move {
         audit_behind(&app, company, after).await
     })
 }
 
-async fn audit_behind(app: &App, company: CompanyId, after: u64) -> Result<Option<(Vec<Told>, u64)>, Failure> {
+async fn audit_behind(
+    app: &App,
+    company: CompanyId,
+    after: u64,
+) -> Result<Option<(Vec<Told>, u64)>, Failure> {
     let query = AuditQuery { company, after, token: None, kind: None, limit: 100 };
     let records = app.store.audit(&query).await?;
     let Some(last) = records.last().map(|record| record.sequence) else { return Ok(None) };
@@ -401,7 +427,12 @@ async fn phone_activation(
     .await
 }
 
-async fn recover(State(edge): Here, caller: Caller, Id(id): Id<UserId>, change: Change<Asked>) -> Answered {
+async fn recover(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<UserId>,
+    change: Change<Asked>,
+) -> Answered {
     let company = caller.company.id;
     act_for(&edge, change.key, caller, change.body.asker, move |app, acting| async move {
         devices::recover(&app, &acting, company, id).await

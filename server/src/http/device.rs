@@ -11,7 +11,7 @@ use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::protocol::wire;
 
 use super::body::Json;
-use super::change::act;
+use super::change::{act, to_the_end};
 use super::limits::retry_after;
 use super::params::{Id, Query};
 use super::problem::ApiError;
@@ -19,10 +19,10 @@ use super::respond::{Answered, shown};
 use super::wait::{self, Told, Wait};
 use super::{Edge, Route, Rule, delete, get, post};
 use crate::listener::Peer;
-use crate::store::{StoreError, Topic};
+use crate::store::Topic;
 use crate::workflow::caller::Phone;
 use crate::workflow::enrollments::Confirming;
-use crate::workflow::{Failure, approvals, devices, enrollments};
+use crate::workflow::{approvals, devices, enrollments};
 
 /// What can be asked under `/device/v1`, and by which phones.
 pub(super) fn routes() -> Vec<Route> {
@@ -97,9 +97,12 @@ async fn own_devices(State(edge): Here, phone: Phone) -> Answered {
 }
 
 async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> Answered {
-    act(&edge, None, phone, move |app, phone| async move {
-        devices::revoke_own(&app, &phone, id).await
-    })
+    act(
+        &edge,
+        None,
+        phone,
+        move |app, phone| async move { devices::revoke_own(&app, &phone, id).await },
+    )
     .await
 }
 
@@ -124,21 +127,20 @@ async fn confirm(
     Id(id): Id<EnrollmentId>,
     Json(confirm): Json<wire::Confirm>,
 ) -> Answered {
-    let by = Confirming::Phone(Box::new(phone));
-    shown(enrollments::confirm(&edge.app, by, id, Some(confirm.code)).await)
+    let (app, by) = (Arc::clone(&edge.app), Confirming::Phone(Box::new(phone)));
+    let work = async move { enrollments::confirm(&app, by, id, Some(confirm.code)).await };
+    shown(to_the_end(work).await)
 }
 
 /// What waits for an answer of this phone: at once, or as soon as there is something.
 async fn inbox(State(edge): Here, phone: Phone, Query(wait): Query<Wait>) -> Answered {
     let topic = Topic::Device(phone.device.record.id.to_string());
-    let found = edge
-        .app
-        .wait_for(&topic, wait.patience()?, || async {
-            let waiting = approvals::inbox(&edge.app, &phone).await.map_err(of_store)?;
-            Ok((!waiting.approvals.is_empty()).then_some(waiting))
-        })
-        .await?;
-    shown(Ok(found.unwrap_or(wire::Approvals { approvals: Vec::new() })))
+    let found = wait::wait_for(&edge.app, &topic, wait.patience()?, || async {
+        let waiting = approvals::inbox(&edge.app, &phone).await?;
+        Ok((!waiting.approvals.is_empty()).then_some(waiting))
+    });
+    let nothing = wire::Approvals { approvals: Vec::new() };
+    shown(found.await.map(|found| found.unwrap_or(nothing)))
 }
 
 async fn respond(
@@ -157,28 +159,26 @@ async fn respond(
 async fn stream(State(edge): Here, phone: Phone) -> Answered {
     let topic = Topic::Device(phone.device.record.id.to_string());
     let none = (phone, BTreeSet::new());
-    wait::stream(&edge, topic, none, |app, (phone, told): (Phone, BTreeSet<OperationId>)| async move {
-        let waiting = approvals::inbox(&app, &phone).await?.approvals;
-        let new: Vec<_> = waiting.iter().filter(|approval| !told.contains(&approval.id)).collect();
-        if new.is_empty() {
-            return Ok(None);
-        }
-        let events = new.into_iter().map(|approval| Told {
-            id: None,
-            event: "approval",
-            data: serde_json::to_string(approval).unwrap_or_default(),
-        });
-        let told = waiting.iter().map(|approval| approval.id).collect();
-        Ok(Some((events.collect(), (phone, told))))
-    })
-}
-
-/// The only way in which reading an inbox can fail.
-fn of_store(failure: Failure) -> StoreError {
-    match failure {
-        Failure::Store(error) => error,
-        Failure::Refused(problem) | Failure::Recorded(problem, _) => StoreError::Unavailable(problem.detail),
-    }
+    wait::stream(
+        &edge,
+        topic,
+        none,
+        |app, (phone, told): (Phone, BTreeSet<OperationId>)| async move {
+            let waiting = approvals::inbox(&app, &phone).await?.approvals;
+            let new: Vec<_> =
+                waiting.iter().filter(|approval| !told.contains(&approval.id)).collect();
+            if new.is_empty() {
+                return Ok(None);
+            }
+            let events = new.into_iter().map(|approval| Told {
+                id: None,
+                event: "approval",
+                data: serde_json::to_string(approval).unwrap_or_default(),
+            });
+            let told = waiting.iter().map(|approval| approval.id).collect();
+            Ok(Some((events.collect(), (phone, told))))
+        },
+    )
 }
 
 async fn change_key(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
@@ -189,8 +189,6 @@ async fn change_key(State(edge): Here, phone: Phone, Json(signed): Json<wire::Si
 }
 
 async fn leave(State(edge): Here, phone: Phone) -> Answered {
-    act(&edge, None, phone, move |app, phone| async move {
-        devices::leave(&app, &phone).await
-    })
-    .await
+    act(&edge, None, phone, move |app, phone| async move { devices::leave(&app, &phone).await })
+        .await
 }

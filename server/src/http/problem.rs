@@ -46,6 +46,13 @@ impl ApiError {
         self
     }
 
+    /// Logs what happened inside, where that is not for the caller.
+    pub fn log(&self) {
+        if let Some(inside) = &self.inside {
+            tracing::error!(problem = self.problem.kind.name(), %inside, "failed inside");
+        }
+    }
+
     /// The problem that is told.
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -83,10 +90,8 @@ impl From<Failure> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { problem, challenge, inside } = self;
-        if let Some(inside) = inside {
-            tracing::error!(problem = problem.kind.name(), %inside, "failed inside");
-        }
+        self.log();
+        let Self { problem, challenge, .. } = self;
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Problems are structs of strings and numbers: writing them cannot fail.

@@ -9,20 +9,21 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
-use ring::rand::SystemRandom;
 use semilla_core::id::ClientId;
 use semilla_core::person::Login;
 use semilla_core::seal::{Keyring, MasterKey};
 use semilla_core::text::Name;
 use semilla_core::time::Timestamp;
-use tokio_util::sync::CancellationToken;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::app::{App, SystemEntropy, server_keys};
+use crate::app::{App, SystemEntropy};
 use crate::clock::ManualClock;
-use crate::store::sqlite::SqliteStore;
+use crate::listener::Peer;
+use crate::records::ApiScope;
+use crate::serve::{self, Start};
 use crate::workflow::people::NewUser;
-use crate::workflow::{Failure, Plan, View, act, bootstrap};
+use crate::workflow::{act, bootstrap};
 
 /// A server, its clock, and the bank's program.
 pub(crate) struct Bench {
@@ -41,23 +42,10 @@ impl Bench {
     /// A server with a bank and its operator, and nothing else.
     pub(crate) async fn new() -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_800_000_000)));
-        let entropy = SystemEntropy::default();
-        let store = Arc::new(SqliteStore::open_in_memory().expect("a database"));
-        let keyring = Keyring::new(MasterKey::generate(&entropy), []);
-        let now = crate::clock::Clock::now(clock.as_ref());
-        let keys = server_keys(store.as_ref(), &keyring, &entropy, now).await.expect("keys");
-        let app = Arc::new(App {
-            store,
-            keyring,
-            keys,
-            clock: clock.clone(),
-            entropy: Arc::new(entropy),
-            random: SystemRandom::new(),
-            issuer: ISSUER.to_owned(),
-            stopping: CancellationToken::new(),
-            alarm_failures_per_minute: 1000,
-            failures: Default::default(),
-        });
+        let keyring = Keyring::new(MasterKey::generate(&SystemEntropy::default()), []);
+        let mut start = Start { clock: clock.clone(), ..Start::on_loopback(None, keyring) };
+        let app = serve::open(&mut start, ISSUER.to_owned()).await.expect("a server");
+        let app = Arc::new(app);
         let name = Name::parse("Banco").expect("a name");
         let operator = NewUser {
             login: Login::parse("operator").expect("a login"),
@@ -77,8 +65,11 @@ impl Bench {
         Self { app, clock, router, client, secret }
     }
 
-    /// Sends a request, with a `Host` where it has none.
+    /// Sends a request, with a `Host` and a peer where it has none.
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Response {
+        if request.extensions().get::<Peer>().is_none() {
+            request.extensions_mut().insert(Peer([127, 0, 0, 1].into()));
+        }
         if !request.headers().contains_key(header::HOST) {
             request
                 .headers_mut()
@@ -108,16 +99,81 @@ impl Bench {
         granted["access_token"].as_str().expect("a token").to_owned()
     }
 
-    /// Does what `plan` plans and returns its answer's body.
-    pub(crate) async fn done<T, P, F>(&self, plan: P) -> serde_json::Value
-    where
-        T: View,
-        P: Fn(Arc<App>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Plan<T>, Failure>> + Send,
-    {
-        let answer = act(&self.app, None, plan).await.expect("done").into_answer();
-        serde_json::from_str(&answer.body).unwrap_or_default()
+    /// Sends a program's request, as JSON where it has a body.
+    pub(crate) async fn ask(&self, token: &str, method: &str, path: &str, body: Value) -> Response {
+        self.ask_with(token, method, path, body, &[]).await
     }
+
+    /// The same, with more headers.
+    pub(crate) async fn ask_with(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            Value::Null => Body::empty(),
+            body => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Body::from(body.to_string())
+            }
+        };
+        self.send(request.body(body).expect("a request")).await
+    }
+
+    /// Sends a program's request and expects success.
+    pub(crate) async fn done(&self, token: &str, method: &str, path: &str, body: Value) -> Value {
+        let response = self.ask(token, method, path, body).await;
+        let status = response.status();
+        let body = body_of(response).await;
+        assert!(status.is_success(), "{method} {path}: {status} {body}");
+        serde_json::from_str(&body).unwrap_or_default()
+    }
+
+    /// A company with an administrator, and a program that may do all that a company's may.
+    pub(crate) async fn company(&self, name: &str) -> Company {
+        let bank = self.access_token(self.client, &self.secret).await;
+        let administrator = json!({ "login": "admin", "name": "Andrés" });
+        let body = json!({ "name": name, "administrator": administrator });
+        let created = self.done(&bank, "POST", "/api/v1/companies", body).await;
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let (id, admin) = (text(&created["company"]["id"]), text(&created["administrator"]["id"]));
+        let scopes = ApiScope::ALL.into_iter().filter(|scope| !scope.is_of_bank());
+        let scopes: Vec<_> = scopes.map(ApiScope::name).collect();
+        let body = json!({ "name": "ERP", "scopes": scopes, "askers": [admin] });
+        let path = format!("/api/v1/companies/{id}/clients");
+        let client = self.done(&bank, "POST", &path, body).await;
+        let client_id = text(&client["client_id"]).parse().expect("an id");
+        let token = self.access_token(client_id, &text(&client["client_secret"])).await;
+        Company { id, admin, client: client_id, secret: text(&client["client_secret"]), token }
+    }
+
+    /// A token in a company's pool.
+    pub(crate) async fn token_for(&self, company: &Company, serial: &str) -> String {
+        let bank = self.access_token(self.client, &self.secret).await;
+        let run = json!({ "first": serial, "count": 1 });
+        self.done(&bank, "POST", "/api/v1/stock/issue", run).await;
+        let allot = json!({ "first": serial, "count": 1, "company": company.id });
+        let allotted = self.done(&bank, "POST", "/api/v1/stock/allot", allot).await;
+        allotted["tokens"][0]["id"].as_str().expect("an id").to_owned()
+    }
+}
+
+/// A company, as its program knows it.
+pub(crate) struct Company {
+    pub(crate) id: String,
+    pub(crate) admin: String,
+    pub(crate) client: ClientId,
+    pub(crate) secret: String,
+    /// An access token of its program.
+    pub(crate) token: String,
 }
 
 /// A response's body.

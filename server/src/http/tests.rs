@@ -20,6 +20,8 @@ use crate::records::ApiScope;
 use crate::store::{Batch, Query, Record, Records, Scope, Write};
 use crate::workflow::caller::{Caller, Phone, sha256};
 
+mod api;
+
 async fn problem_of(response: Response) -> Problem {
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     let status = response.status().as_u16();
@@ -322,10 +324,10 @@ mod programs {
 
     fn guarded() -> Vec<Route> {
         vec![
-            get("/stock", Rule::Scope(ApiScope::StockManage), |caller: Caller| async move {
+            get("/stock", Rule::Scope(&[ApiScope::StockManage]), |caller: Caller| async move {
                 caller.client.id.to_string()
             }),
-            get("/tokens", Rule::Scope(ApiScope::TokensRead), |_: Caller| async {}),
+            get("/tokens", Rule::Scope(&[ApiScope::TokensRead]), |_: Caller| async {}),
             get("/unguarded", Rule::Public, |_: Caller| async {}),
         ]
     }

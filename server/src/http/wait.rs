@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, StreamExt};
 use semilla_core::problem::{Problem, ProblemType};
 use serde::Deserialize;
@@ -102,7 +102,7 @@ where
                 Ok(Some((told, place))) if !patience.is_zero() => Some((told, (place, permit))),
                 Ok(_) => None,
                 Err(failure) => {
-                    tracing::error!(?failure, "a stream ends");
+                    ApiError::from(failure).log();
                     None
                 }
             }
