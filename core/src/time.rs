@@ -55,7 +55,8 @@ impl Timestamp {
     /// The moment as the header `Date` tells it (RFC 9110 section 5.6.7), to the second.
     pub fn to_http_date(self) -> String {
         let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
-        let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let moment =
+            jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         printer.timestamp_to_rfc9110_string(&moment).unwrap_or_default()
     }
 

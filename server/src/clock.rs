@@ -89,7 +89,8 @@ impl ClockWatch {
     /// doubted from the start.
     pub fn new(clock: &dyn Clock, latest: Option<Timestamp>) -> Self {
         let now = clock.now();
-        let behind = latest.is_some_and(|latest| latest.milliseconds() - now.milliseconds() > STEP_DOUBTED);
+        let behind =
+            latest.is_some_and(|latest| latest.milliseconds() - now.milliseconds() > STEP_DOUBTED);
         Self { seen: Mutex::new((now, clock.elapsed())), doubted: AtomicBool::new(behind) }
     }
 

@@ -113,14 +113,18 @@ impl Running {
 /// Opens what a server works with, without serving anything: for commands that act on a folder.
 pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> {
     let store: Arc<dyn Store> = match &start.data {
-        Some(folder) => Arc::new(SqliteStore::open(folder, crate::store::sqlite::Options::default())?),
+        Some(folder) => {
+            Arc::new(SqliteStore::open(folder, crate::store::sqlite::Options::default())?)
+        }
         None => Arc::new(SqliteStore::open_in_memory()?),
     };
     let now = start.clock.now();
     let keys = server_keys(store.as_ref(), &start.keyring, start.entropy.as_ref(), now).await?;
     let clock_watch = ClockWatch::new(start.clock.as_ref(), latest_record(store.as_ref()).await?);
     if clock_watch.is_doubted() {
-        tracing::error!("the clock is before what is on record: codes are refused until it is right");
+        tracing::error!(
+            "the clock is before what is on record: codes are refused until it is right"
+        );
     }
     Ok(App {
         store,
@@ -141,7 +145,13 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
 async fn latest_record(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
     let company = CompanyId::BANK;
     let head = store.audit_head(company).await?;
-    let query = AuditQuery { company, after: head.sequence.saturating_sub(1), token: None, kind: None, limit: 1 };
+    let query = AuditQuery {
+        company,
+        after: head.sequence.saturating_sub(1),
+        token: None,
+        kind: None,
+        limit: 1,
+    };
     let last = store.audit(&query).await?.pop();
     let draft = last.and_then(|record| serde_json::from_str::<Draft>(&record.body).ok());
     Ok(draft.map(|draft| draft.at))
@@ -155,7 +165,8 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let issuer = start.issuer.take().unwrap_or_else(|| format!("http://{address}"));
     let app = Arc::new(open(&mut start, issuer).await?);
     let router = crate::http::router(Arc::clone(&app));
-    let serving = tokio::spawn(listener::serve(listener, router, app.stopping.clone(), start.limits));
+    let serving =
+        tokio::spawn(listener::serve(listener, router, app.stopping.clone(), start.limits));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
     Ok(Running { address, app, serving, chores })
 }

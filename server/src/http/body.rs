@@ -9,7 +9,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use semilla_core::problem::{Problem, ProblemType};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use super::headers::single;
 use super::problem::ApiError;
@@ -94,8 +94,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if !is_shallow(text) {
         return Err(malformed("The body is nested too deeply.").into());
     }
-    // First whether it is JSON, to its end: a wrong field before a broken one decides nothing.
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| problem_of("#".to_owned(), &error))?;
+    // First whether it is JSON, to its end and in every string: a wrong field before a broken one
+    // decides nothing.
+    serde_json::from_str::<serde_json::Value>(text).map_err(|error| unreadable(&error))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
     let value = parsed.map_err(|error| problem_of(pointer(error.path()), error.inner()))?;
@@ -106,26 +107,30 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-fn problem_of(pointer: String, error: &serde_json::Error) -> Problem {
-    use serde_json::error::Category;
+/// A text that is no JSON.
+fn unreadable(error: &serde_json::Error) -> Problem {
+    if error.is_eof() {
+        return Problem::new(ProblemType::Malformed, "The body ends in the middle of its JSON.");
+    }
     let text = error.to_string();
     let (what, place) = text.rsplit_once(" at line ").unwrap_or((&text, "?"));
-    match error.classify() {
-        Category::Data => match named_field(what) {
-            // The path leads to a field that is not known, and to the struct of other ones.
-            Some((_, Fault::Unknown)) => Problem::field(pointer, Fault::Unknown.text()),
-            Some((name, fault)) => {
-                Problem::field(format!("{pointer}/{}", escaped(&name)), fault.text())
-            }
-            None => Problem::field(pointer, shortened(what)),
-        },
-        Category::Eof => {
-            Problem::new(ProblemType::Malformed, "The body ends in the middle of its JSON.")
+    let detail = format!("The body is not JSON: {} at line {place}.", shortened(what));
+    Problem::new(ProblemType::Malformed, detail)
+}
+
+/// JSON that says something else than what is wanted.
+fn problem_of(pointer: String, error: &serde_json::Error) -> Problem {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    match named_field(what) {
+        // The path leads to a field that is not known, and to the struct of other ones.
+        Some((_, Fault::Unknown)) => Problem::field(pointer, Fault::Unknown.text()),
+        Some((name, fault)) => {
+            Problem::field(format!("{pointer}/{}", escaped(&name)), fault.text())
         }
-        Category::Io | Category::Syntax => {
-            let detail = format!("The body is not JSON: {} at line {place}.", shortened(what));
-            Problem::new(ProblemType::Malformed, detail)
-        }
+        // An object in the place of a word, for which `serde_json` has no better words.
+        None if error.is_syntax() => Problem::field(pointer, "has another form than it must have"),
+        None => Problem::field(pointer, shortened(what)),
     }
 }
 
@@ -253,6 +258,7 @@ mod tests {
             b"{\"cause\":\"\xff\"}",
             b"{\"cause\":\"\\ud800\"}",
             b"{\"cause\":\"\\udc00x\"}",
+            b"{\"other\":\"\\ud800\"}",
             b"{\"cause\":\"a\0b\"}",
             b"\0",
             b"{\"cause\":\"a\nb\"}",

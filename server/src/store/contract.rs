@@ -67,9 +67,9 @@ macro_rules! holds {
 }
 pub(crate) use holds;
 
-/// A table with one column of a moment.
-pub(crate) static WINDOWS: Table = Table { name: "windows", columns: &["expires"] };
-/// The table with the most columns.
+/// A table, as if it had nothing but a moment.
+pub(crate) static LEASES: Table = Table { name: "access_tokens", columns: &["expires"] };
+/// The table with the most columns, all that are not looked at here aside.
 pub(crate) static TOKENS: Table = Table {
     name: "tokens",
     columns: &["serial", "kind", "state", "holder", "holder_name_folded", "device", "updated"],
@@ -88,8 +88,8 @@ fn company() -> CompanyId {
     id(1)
 }
 
-/// A row of [`WINDOWS`].
-pub(crate) fn window(name: &str, version: i64, body: &str) -> Row {
+/// A row of [`LEASES`].
+pub(crate) fn lease(name: &str, version: i64, body: &str) -> Row {
     let columns = vec![Value::Integer(version)];
     Row { company: company(), id: name.to_owned(), version, body: body.to_owned(), columns }
 }
@@ -122,8 +122,8 @@ async fn refuse(store: &dyn Store, write: Write) {
     conflicts(store.commit(just(write)).await);
 }
 
-async fn window_of(store: &dyn Store, name: &str) -> Option<Row> {
-    store.row(&WINDOWS, company(), name).await.expect("a read")
+async fn lease_of(store: &dyn Store, name: &str) -> Option<Row> {
+    store.row(&LEASES, company(), name).await.expect("a read")
 }
 
 /// A write that makes the generation 1 of the `n`th token live.
@@ -192,32 +192,32 @@ async fn told(topics: &mut Receiver<Arc<[Topic]>>, last: &Topic) -> Vec<Topic> {
 }
 
 pub(crate) async fn an_inserted_row_reads_back_and_is_inserted_once(store: &dyn Store) {
-    assert_eq!(window_of(store, "a").await, None);
-    let row = window("a", 1, "{\"ñ\":\"\u{1F512}\"}");
-    write(store, Write::Insert(&WINDOWS, row.clone())).await;
-    refuse(store, Write::Insert(&WINDOWS, window("a", 1, "other"))).await;
-    refuse(store, Write::Insert(&WINDOWS, window("a", 2, "other"))).await;
-    assert_eq!(window_of(store, "a").await, read(row));
+    assert_eq!(lease_of(store, "a").await, None);
+    let row = lease("a", 1, "{\"ñ\":\"\u{1F512}\"}");
+    write(store, Write::Insert(&LEASES, row.clone())).await;
+    refuse(store, Write::Insert(&LEASES, lease("a", 1, "other"))).await;
+    refuse(store, Write::Insert(&LEASES, lease("a", 2, "other"))).await;
+    assert_eq!(lease_of(store, "a").await, read(row));
 
     // A record that moved here goes on counting.
-    let moved = window("b", 7, "moved");
-    write(store, Write::Insert(&WINDOWS, moved.clone())).await;
-    assert_eq!(window_of(store, "b").await, read(moved));
+    let moved = lease("b", 7, "moved");
+    write(store, Write::Insert(&LEASES, moved.clone())).await;
+    assert_eq!(lease_of(store, "b").await, read(moved));
 }
 
 pub(crate) async fn an_update_replaces_the_version_it_was_read_at_and_no_other(store: &dyn Store) {
-    refuse(store, Write::Update(&WINDOWS, window("a", 2, "no row"))).await;
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "first"))).await;
+    refuse(store, Write::Update(&LEASES, lease("a", 2, "no row"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 1, "first"))).await;
     for version in [1, 3] {
-        refuse(store, Write::Update(&WINDOWS, window("a", version, "late"))).await;
+        refuse(store, Write::Update(&LEASES, lease("a", version, "late"))).await;
     }
-    let second = window("a", 2, "second");
-    write(store, Write::Update(&WINDOWS, second.clone())).await;
-    refuse(store, Write::Update(&WINDOWS, window("a", 2, "late"))).await;
-    assert_eq!(window_of(store, "a").await, read(second));
+    let second = lease("a", 2, "second");
+    write(store, Write::Update(&LEASES, second.clone())).await;
+    refuse(store, Write::Update(&LEASES, lease("a", 2, "late"))).await;
+    assert_eq!(lease_of(store, "a").await, read(second));
 
     // Its columns as well.
-    let by = |expires: i64| Query::of(&WINDOWS, company(), 9).equals("expires", expires);
+    let by = |expires: i64| Query::of(&LEASES, company(), 9).equals("expires", expires);
     assert_eq!(store.count(&by(1)).await.expect("a count"), 0);
     assert_eq!(store.count(&by(2)).await.expect("a count"), 1);
 }
@@ -225,55 +225,55 @@ pub(crate) async fn an_update_replaces_the_version_it_was_read_at_and_no_other(s
 pub(crate) async fn a_put_replaces_whatever_was_there_and_the_version_still_rises(
     store: &dyn Store,
 ) {
-    write(store, Write::Put(&WINDOWS, window("a", 1, "first"))).await;
-    assert_eq!(window_of(store, "a").await, read(window("a", 1, "first")));
-    write(store, Write::Put(&WINDOWS, window("a", 1, "second"))).await;
-    assert_eq!(window_of(store, "a").await, read(window("a", 2, "second")));
+    write(store, Write::Put(&LEASES, lease("a", 1, "first"))).await;
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 1, "first")));
+    write(store, Write::Put(&LEASES, lease("a", 1, "second"))).await;
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 2, "second")));
     // Who read the first one cannot take the second one for it.
-    refuse(store, Write::Unchanged(&WINDOWS, company(), "a".to_owned(), 1)).await;
-    refuse(store, Write::Update(&WINDOWS, window("a", 2, "late"))).await;
+    refuse(store, Write::Unchanged(&LEASES, company(), "a".to_owned(), 1)).await;
+    refuse(store, Write::Update(&LEASES, lease("a", 2, "late"))).await;
 }
 
 pub(crate) async fn a_delete_removes_the_version_it_was_read_at_and_no_other(store: &dyn Store) {
-    let delete = |version| Write::Delete(&WINDOWS, company(), "a".to_owned(), version);
+    let delete = |version| Write::Delete(&LEASES, company(), "a".to_owned(), version);
     refuse(store, delete(1)).await;
-    write(store, Write::Insert(&WINDOWS, window("a", 2, "first"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 2, "first"))).await;
     for version in [1, 3] {
         refuse(store, delete(version)).await;
     }
-    assert!(window_of(store, "a").await.is_some());
+    assert!(lease_of(store, "a").await.is_some());
     write(store, delete(2)).await;
-    assert_eq!(window_of(store, "a").await, None);
+    assert_eq!(lease_of(store, "a").await, None);
     refuse(store, delete(2)).await;
 }
 
 pub(crate) async fn unchanged_holds_a_batch_to_a_row_that_it_does_not_write(store: &dyn Store) {
     let batch = |version, name: &str| Batch {
         writes: vec![
-            Write::Insert(&WINDOWS, window(name, 1, "depends")),
-            Write::Unchanged(&WINDOWS, company(), "a".to_owned(), version),
+            Write::Insert(&LEASES, lease(name, 1, "depends")),
+            Write::Unchanged(&LEASES, company(), "a".to_owned(), version),
         ],
         ..Batch::default()
     };
     conflicts(store.commit(batch(1, "b")).await);
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "first"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 1, "first"))).await;
     store.commit(batch(1, "b")).await.expect("unchanged");
-    write(store, Write::Update(&WINDOWS, window("a", 2, "second"))).await;
+    write(store, Write::Update(&LEASES, lease("a", 2, "second"))).await;
     conflicts(store.commit(batch(1, "c")).await);
-    assert_eq!(window_of(store, "c").await, None);
-    assert_eq!(window_of(store, "a").await, read(window("a", 2, "second")));
+    assert_eq!(lease_of(store, "c").await, None);
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 2, "second")));
 }
 
 pub(crate) async fn rows_of_one_company_are_not_those_of_another(store: &dyn Store) {
-    let of = |n| Row { company: id(n), ..window("a", 1, &n.to_string()) };
-    write(store, Write::Insert(&WINDOWS, of(1))).await;
-    assert_eq!(store.row(&WINDOWS, id(2), "a").await.expect("a read"), None);
-    refuse(store, Write::Delete(&WINDOWS, id(2), "a".to_owned(), 1)).await;
-    refuse(store, Write::Update(&WINDOWS, Row { version: 2, ..of(2) })).await;
-    write(store, Write::Insert(&WINDOWS, of(2))).await;
+    let of = |n| Row { company: id(n), ..lease("a", 1, &n.to_string()) };
+    write(store, Write::Insert(&LEASES, of(1))).await;
+    assert_eq!(store.row(&LEASES, id(2), "a").await.expect("a read"), None);
+    refuse(store, Write::Delete(&LEASES, id(2), "a".to_owned(), 1)).await;
+    refuse(store, Write::Update(&LEASES, Row { version: 2, ..of(2) })).await;
+    write(store, Write::Insert(&LEASES, of(2))).await;
     for n in [1, 2] {
-        assert_eq!(store.row(&WINDOWS, id(n), "a").await.expect("a read"), read(of(n)));
-        let rows = store.rows(&Query::of(&WINDOWS, id(n), 9)).await.expect("rows");
+        assert_eq!(store.row(&LEASES, id(n), "a").await.expect("a read"), read(of(n)));
+        let rows = store.rows(&Query::of(&LEASES, id(n), 9)).await.expect("rows");
         assert_eq!(rows, [read(of(n)).expect("a row")]);
     }
     write(store, Write::Verifier(id(2), id(5), VerifierChange::Close)).await;
@@ -282,14 +282,14 @@ pub(crate) async fn rows_of_one_company_are_not_those_of_another(store: &dyn Sto
 }
 
 pub(crate) async fn a_row_of_the_wrong_shape_is_refused(store: &dyn Store) {
-    let few = Row { columns: Vec::new(), ..window("a", 1, "few") };
-    let wrong = Row { columns: vec!["soon".into()], ..window("a", 1, "wrong") };
+    let few = Row { columns: Vec::new(), ..lease("a", 1, "few") };
+    let wrong = Row { columns: vec!["soon".into()], ..lease("a", 1, "wrong") };
     for row in [few, wrong] {
-        let done = store.commit(just(Write::Insert(&WINDOWS, row))).await;
+        let done = store.commit(just(Write::Insert(&LEASES, row))).await;
         assert!(matches!(done, Err(StoreError::Inconsistent { .. })), "{done:?}");
     }
-    assert_eq!(window_of(store, "a").await, None);
-    let query = Query::of(&WINDOWS, company(), 9).equals("state", "live");
+    assert_eq!(lease_of(store, "a").await, None);
+    let query = Query::of(&LEASES, company(), 9).equals("state", "live");
     assert!(matches!(store.rows(&query).await, Err(StoreError::Inconsistent { .. })));
     assert!(matches!(store.count(&query).await, Err(StoreError::Inconsistent { .. })));
 }
@@ -331,17 +331,17 @@ pub(crate) async fn a_name_that_is_assigned_changes_hands(store: &dyn Store) {
 }
 
 pub(crate) async fn writes_of_a_batch_take_effect_one_after_the_other(store: &dyn Store) {
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "old"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 1, "old"))).await;
     write(store, Write::Reserve(Scope::Serial, "s".to_owned(), id(1), "old".to_owned())).await;
     let writes = vec![
-        Write::Delete(&WINDOWS, company(), "a".to_owned(), 1),
-        Write::Insert(&WINDOWS, window("a", 2, "new")),
-        Write::Unchanged(&WINDOWS, company(), "a".to_owned(), 2),
+        Write::Delete(&LEASES, company(), "a".to_owned(), 1),
+        Write::Insert(&LEASES, lease("a", 2, "new")),
+        Write::Unchanged(&LEASES, company(), "a".to_owned(), 2),
         Write::Free(Scope::Serial, "s".to_owned()),
         Write::Reserve(Scope::Serial, "s".to_owned(), id(2), "new".to_owned()),
     ];
     store.commit(Batch { writes, ..Batch::default() }).await.expect("written");
-    assert_eq!(window_of(store, "a").await, read(window("a", 2, "new")));
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 2, "new")));
     let found = store.lookup(Scope::Serial, "s").await.expect("a lookup");
     assert_eq!(found, Some((id(2), "new".to_owned())));
 }
@@ -349,18 +349,18 @@ pub(crate) async fn writes_of_a_batch_take_effect_one_after_the_other(store: &dy
 pub(crate) async fn security_90_a_batch_that_fails_at_its_last_write_leaves_nothing(
     store: &dyn Store,
 ) {
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "first"))).await;
-    write(store, Write::Insert(&WINDOWS, window("gone", 1, "first"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 1, "first"))).await;
+    write(store, Write::Insert(&LEASES, lease("gone", 1, "first"))).await;
     write(store, Write::Reserve(Scope::Serial, "s".to_owned(), id(1), "it".to_owned())).await;
     write(store, open(1, 10)).await;
     let before = held(store, 1).await;
 
     let writes = || {
         vec![
-            Write::Insert(&WINDOWS, window("b", 1, "new")),
-            Write::Put(&WINDOWS, window("c", 1, "new")),
-            Write::Update(&WINDOWS, window("a", 2, "second")),
-            Write::Delete(&WINDOWS, company(), "gone".to_owned(), 1),
+            Write::Insert(&LEASES, lease("b", 1, "new")),
+            Write::Put(&LEASES, lease("c", 1, "new")),
+            Write::Update(&LEASES, lease("a", 2, "second")),
+            Write::Delete(&LEASES, company(), "gone".to_owned(), 1),
             Write::Free(Scope::Serial, "s".to_owned()),
             Write::Assign(Scope::Serial, "t".to_owned(), id(1), "it".to_owned()),
             Write::Verifier(company(), id(1), VerifierChange::Destroy),
@@ -368,10 +368,10 @@ pub(crate) async fn security_90_a_batch_that_fails_at_its_last_write_leaves_noth
         ]
     };
     let failing = [
-        Write::Insert(&WINDOWS, window("a", 1, "taken")),
-        Write::Update(&WINDOWS, window("a", 2, "late")),
-        Write::Delete(&WINDOWS, company(), "a".to_owned(), 1),
-        Write::Unchanged(&WINDOWS, company(), "a".to_owned(), 1),
+        Write::Insert(&LEASES, lease("a", 1, "taken")),
+        Write::Update(&LEASES, lease("a", 2, "late")),
+        Write::Delete(&LEASES, company(), "a".to_owned(), 1),
+        Write::Unchanged(&LEASES, company(), "a".to_owned(), 1),
         Write::Reserve(Scope::Serial, "t".to_owned(), id(2), "it".to_owned()),
         Write::Verifier(company(), id(3), VerifierChange::Reopen),
     ];
@@ -381,10 +381,10 @@ pub(crate) async fn security_90_a_batch_that_fails_at_its_last_write_leaves_noth
         let audit = vec![draft(company(), "token.released")];
         conflicts(store.commit(Batch { writes, audit, topics: Vec::new() }).await);
 
-        assert_eq!(window_of(store, "a").await, read(window("a", 1, "first")), "{said}");
-        assert!(window_of(store, "gone").await.is_some(), "{said}");
+        assert_eq!(lease_of(store, "a").await, read(lease("a", 1, "first")), "{said}");
+        assert!(lease_of(store, "gone").await.is_some(), "{said}");
         for new in ["b", "c"] {
-            assert_eq!(window_of(store, new).await, None, "{said}");
+            assert_eq!(lease_of(store, new).await, None, "{said}");
         }
         assert!(store.lookup(Scope::Serial, "s").await.expect("a lookup").is_some(), "{said}");
         assert_eq!(store.lookup(Scope::Serial, "t").await.expect("a lookup"), None, "{said}");
@@ -395,11 +395,11 @@ pub(crate) async fn security_90_a_batch_that_fails_at_its_last_write_leaves_noth
 }
 
 pub(crate) async fn of_many_that_change_the_same_version_one_wins(store: &dyn Store) {
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "first"))).await;
+    write(store, Write::Insert(&LEASES, lease("a", 1, "first"))).await;
     let change = |n: u64| Batch {
         writes: vec![
-            Write::Insert(&WINDOWS, window(&format!("by {n}"), 1, "effect")),
-            Write::Update(&WINDOWS, window("a", 2, &n.to_string())),
+            Write::Insert(&LEASES, lease(&format!("by {n}"), 1, "effect")),
+            Write::Update(&LEASES, lease("a", 2, &n.to_string())),
         ],
         audit: vec![draft(company(), "token.released").with("by", n)],
         topics: Vec::new(),
@@ -410,8 +410,8 @@ pub(crate) async fn of_many_that_change_the_same_version_one_wins(store: &dyn St
     for lost in done.iter().filter_map(|done| done.as_ref().err()) {
         assert!(matches!(lost, StoreError::Conflict), "{lost}");
     }
-    assert_eq!(window_of(store, "a").await, read(window("a", 2, &winner.to_string())));
-    assert_eq!(store.count(&Query::of(&WINDOWS, company(), 9)).await.expect("a count"), 2);
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 2, &winner.to_string())));
+    assert_eq!(store.count(&Query::of(&LEASES, company(), 9)).await.expect("a count"), 2);
     assert_eq!(follow(store, company()).await.sequence, 1);
 }
 
@@ -606,7 +606,7 @@ pub(crate) async fn the_attempts_of_a_record_are_those_it_was_hashed_over(store:
 
 pub(crate) async fn security_91_chains_have_no_gap_under_concurrent_batches(store: &dyn Store) {
     let batch = |n: u64| Batch {
-        writes: vec![Write::Insert(&WINDOWS, window(&n.to_string(), 1, "effect"))],
+        writes: vec![Write::Insert(&LEASES, lease(&n.to_string(), 1, "effect"))],
         audit: vec![
             draft(id(n % 3), "token.issued").with("n", n),
             draft(id(n % 3), "token.assigned").with("n", n),
@@ -738,10 +738,10 @@ pub(crate) async fn pages_hold_every_row_once_in_order_both_ways(store: &dyn Sto
 }
 
 pub(crate) async fn a_limit_of_none_finds_none(store: &dyn Store) {
-    write(store, Write::Insert(&WINDOWS, window("a", 1, "first"))).await;
-    assert_eq!(store.rows(&Query::of(&WINDOWS, company(), 0)).await.expect("rows"), []);
+    write(store, Write::Insert(&LEASES, lease("a", 1, "first"))).await;
+    assert_eq!(store.rows(&Query::of(&LEASES, company(), 0)).await.expect("rows"), []);
     let after = Some((Value::Null, String::new()));
-    let query = Query { order: Some("expires"), after, ..Query::of(&WINDOWS, company(), 0) };
+    let query = Query { order: Some("expires"), after, ..Query::of(&LEASES, company(), 0) };
     assert_eq!(store.rows(&query).await.expect("rows"), []);
 }
 
@@ -754,7 +754,7 @@ async fn bodies(store: &dyn Store, query: &Query) -> Vec<String> {
 
 pub(crate) async fn filters_hold_all_together_and_know_nothing_from_something(store: &dyn Store) {
     let row = |name: &str, columns: [Value; 7]| {
-        Write::Insert(&TOKENS, Row { columns: columns.into(), ..window(name, 1, name) })
+        Write::Insert(&TOKENS, Row { columns: columns.into(), ..lease(name, 1, name) })
     };
     let text = |text: &str| Value::from(text);
     let (none, empty) = (Value::Null, text(""));
@@ -816,7 +816,7 @@ pub(crate) async fn a_search_finds_the_text_itself_and_no_pattern(store: &dyn St
         let mut columns = vec![Value::Null; 7];
         columns[0] = format!("VT-{n}").into();
         columns[4] = (*name).into();
-        let row = Row { columns, ..window(&n.to_string(), 1, name) };
+        let row = Row { columns, ..lease(&n.to_string(), 1, name) };
         write(store, Write::Insert(&TOKENS, row)).await;
     }
     let search = async |columns: &'static [&'static str], text: &str| {
@@ -845,14 +845,14 @@ pub(crate) async fn a_search_finds_the_text_itself_and_no_pattern(store: &dyn St
 pub(crate) async fn chores_find_what_is_due_in_all_companies(store: &dyn Store) {
     for (n, expires) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
         let columns = vec![Value::Integer(expires)];
-        let row = Row { company: id(n), columns, ..window(&format!("of {n}"), 1, "due") };
-        write(store, Write::Insert(&WINDOWS, row)).await;
+        let row = Row { company: id(n), columns, ..lease(&format!("of {n}"), 1, "due") };
+        write(store, Write::Insert(&LEASES, row)).await;
     }
     let query = |limit| Query {
         company: None,
         at_most: Some(("expires", 30)),
         order: Some("expires"),
-        ..Query::of(&WINDOWS, company(), limit)
+        ..Query::of(&LEASES, company(), limit)
     };
     let due = store.rows(&query(9)).await.expect("rows");
     let companies: Vec<CompanyId> = due.iter().map(|row| row.company).collect();
@@ -866,14 +866,14 @@ pub(crate) async fn what_is_durable_is_told_and_what_conflicts_is_not(store: &dy
     let batch = |name: &str| Batch {
         topics: vec![Topic::Operation(name.to_owned()), Topic::Device(name.to_owned())],
         audit: vec![draft(id(3), "token.issued")],
-        ..just(Write::Insert(&WINDOWS, window(name, 1, "effect")))
+        ..just(Write::Insert(&LEASES, lease(name, 1, "effect")))
     };
     store.commit(batch("a")).await.expect("written");
     let first = told(&mut topics, &Topic::Device("a".to_owned())).await;
     assert!(
         first.contains(&Topic::Operation("a".to_owned())) && first.contains(&Topic::Audit(id(3)))
     );
-    assert!(window_of(store, "a").await.is_some(), "told before it could be read");
+    assert!(lease_of(store, "a").await.is_some(), "told before it could be read");
 
     let loser = Batch { topics: vec![Topic::Device("lost".to_owned())], ..batch("a") };
     conflicts(store.commit(loser).await);
@@ -905,13 +905,13 @@ pub(crate) async fn security_108_a_change_nobody_waits_for_any_more_is_made_all_
         let batch = Batch {
             topics: vec![Topic::Device(name.clone())],
             audit: vec![draft(company(), "token.issued")],
-            ..just(Write::Insert(&WINDOWS, window(&name, 1, "effect")))
+            ..just(Write::Insert(&LEASES, lease(&name, 1, "effect")))
         };
         // Asked once whether it is done, and dropped.
         drop(store.commit(batch).now_or_never());
         drop(store.check(check(1, 11)).now_or_never());
         told(&mut topics, &Topic::Device(name.clone())).await;
-        assert!(window_of(store, &name).await.is_some());
+        assert!(lease_of(store, &name).await.is_some());
     }
     assert_eq!(store.check(check(1, 11)).await.expect("judged").outcome, "used");
     recorded(store, 21).await;
@@ -921,7 +921,7 @@ pub(crate) async fn security_108_a_change_nobody_waits_for_any_more_is_made_all_
 pub(crate) async fn fill(store: &dyn Store) {
     let batch = Batch {
         writes: vec![
-            Write::Insert(&WINDOWS, window("a", 3, "kept")),
+            Write::Insert(&LEASES, lease("a", 3, "kept")),
             Write::Reserve(Scope::Serial, "VT-1".to_owned(), company(), "a".to_owned()),
             open(1, 10),
         ],
@@ -934,7 +934,7 @@ pub(crate) async fn fill(store: &dyn Store) {
 
 /// That everything [`fill`] wrote is there, and that the store goes on from it.
 pub(crate) async fn is_filled(store: &dyn Store) {
-    assert_eq!(window_of(store, "a").await, read(window("a", 3, "kept")));
+    assert_eq!(lease_of(store, "a").await, read(lease("a", 3, "kept")));
     let found = store.lookup(Scope::Serial, "VT-1").await.expect("a lookup");
     assert_eq!(found, Some((company(), "a".to_owned())));
     assert_eq!(held(store, 1).await.counters.last_step, Some(Step(11)));

@@ -118,9 +118,7 @@ impl Caller {
         let of_bank = self.company.id == CompanyId::BANK;
         let role = if of_bank { Role::Operator } else { Role::Administrator };
         match asker.map(|kept| kept.record) {
-            Some(asker) if asker.active && asker.role == role => {
-                Ok(Acting { caller: self, asker })
-            }
+            Some(asker) if asker.active && asker.role == role => Ok(Acting { caller: self, asker }),
             _ => Err(forbidden(&format!(
                 "The person this program acts for is no active {}.",
                 role.name()

@@ -201,7 +201,7 @@ fn audit_select(query: &AuditQuery) -> Result<(String, Vec<Value>), StoreError> 
 mod tests {
     use super::*;
     use crate::store::Table;
-    use crate::store::contract::{self, TOKENS, WINDOWS};
+    use crate::store::contract::{self, LEASES, TOKENS};
     use crate::store::sqlite::schema;
 
     fn plan(connection: &Connection, sql: &str, values: &[Value]) -> Vec<String> {
@@ -264,7 +264,7 @@ mod tests {
             order: Some("expires"),
             ..Query::of(table, CompanyId::BANK, 50)
         };
-        runs_on_an_index(&connection, &due(&WINDOWS));
+        runs_on_an_index(&connection, &due(&LEASES));
         runs_on_an_index(&connection, &due(&OPERATIONS).equals("state", "pending"));
     }
 

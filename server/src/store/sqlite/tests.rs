@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::contract::{
-    TOKENS, WINDOWS, check, draft, fill, follow, id, is_filled, just, open as open_token, window,
+    LEASES, TOKENS, check, draft, fill, follow, id, is_filled, just, lease, open as open_token,
 };
 use crate::store::{Judged, Value, VerifierChange, Write};
 
@@ -95,7 +95,7 @@ async fn a_folder_is_held_by_one_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_finishes_what_was_handed_in_and_then_refuses_everything() {
     let (store, _folder) = make();
-    let batch = |n: u64| just(Write::Insert(&WINDOWS, window(&n.to_string(), 1, "effect")));
+    let batch = |n: u64| just(Write::Insert(&LEASES, lease(&n.to_string(), 1, "effect")));
     let commits = join_all((0..100).map(|n| store.commit(batch(n))));
     // Each is handed in when it is first asked; two close at once.
     let (written, ()) = tokio::join!(commits, async {
@@ -104,11 +104,11 @@ async fn closing_finishes_what_was_handed_in_and_then_refuses_everything() {
     assert!(written.iter().all(Result::is_ok));
     assert!(is_unavailable(&store.commit(batch(100)).await));
     assert!(is_unavailable(&store.check(check(1, 1)).await));
-    assert!(is_unavailable(&store.row(&WINDOWS, id(1), "1").await));
-    assert!(is_unavailable(&store.rows(&Query::of(&WINDOWS, id(1), 1)).await));
+    assert!(is_unavailable(&store.row(&LEASES, id(1), "1").await));
+    assert!(is_unavailable(&store.rows(&Query::of(&LEASES, id(1), 1)).await));
     let store = SqliteStore::open_in_memory().expect("memory");
     store.close().await;
-    assert!(is_unavailable(&store.row(&WINDOWS, id(1), "1").await));
+    assert!(is_unavailable(&store.row(&LEASES, id(1), "1").await));
 }
 
 #[cfg(unix)]
@@ -190,21 +190,21 @@ async fn security_90_and_107_a_full_disk_changes_nothing_and_passes() {
         topics: vec![Topic::Device(name.to_owned())],
         audit: vec![draft(id(1), "token.issued")],
         writes: vec![
-            Write::Put(&WINDOWS, window("small", 1, "effect")),
-            Write::Insert(&WINDOWS, window(name, 1, &"x".repeat(1 << 20))),
+            Write::Put(&LEASES, lease("small", 1, "effect")),
+            Write::Insert(&LEASES, lease(name, 1, &"x".repeat(1 << 20))),
         ],
     };
     limit(pages);
     let mut topics = store.subscribe();
     let (full, small) = tokio::join!(
         store.commit(big("big")),
-        store.commit(just(Write::Put(&WINDOWS, window("other", 1, "fits")))),
+        store.commit(just(Write::Put(&LEASES, lease("other", 1, "fits")))),
     );
     assert!(is_unavailable(&full), "{full:?}");
     small.expect("there is room for it");
     assert!(topics.try_recv().is_err(), "told of what did not happen");
     for name in ["big", "small"] {
-        assert_eq!(store.row(&WINDOWS, id(1), name).await.expect("a read"), None);
+        assert_eq!(store.row(&LEASES, id(1), name).await.expect("a read"), None);
     }
     assert_eq!(follow(&store, id(1)).await, head);
     assert_eq!(store.failed(), None);
@@ -245,13 +245,13 @@ async fn security_27_and_107_a_commit_that_fails_is_told_as_failed() {
     // A condition that SQLite looks at only when it commits.
     let trap = "CREATE TABLE parents (id INTEGER PRIMARY KEY);
                 CREATE TABLE orphans (id INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
-                CREATE TRIGGER trap AFTER INSERT ON windows BEGIN INSERT INTO orphans VALUES (7); END;";
+                CREATE TRIGGER trap AFTER INSERT ON access_tokens BEGIN INSERT INTO orphans VALUES (7); END;";
     on_writer(&store, |connection| connection.execute_batch(trap)).expect("set");
     let mut topics = store.subscribe();
     let batch = || Batch {
         audit: vec![draft(id(1), "token.issued")],
         topics: vec![Topic::Device("d".to_owned())],
-        ..just(Write::Insert(&WINDOWS, window("b", 1, "effect")))
+        ..just(Write::Insert(&LEASES, lease("b", 1, "effect")))
     };
     let (written, judged) = {
         // Both wait for the writer and share its transaction.
@@ -266,7 +266,7 @@ async fn security_27_and_107_a_commit_that_fails_is_told_as_failed() {
     assert!(written.is_err() && judged.is_err(), "{written:?} {judged:?}");
     assert!(topics.try_recv().is_err(), "told of what did not happen");
     assert_eq!(follow(&store, id(1)).await, head);
-    assert_eq!(store.row(&WINDOWS, id(1), "b").await.expect("a read"), None);
+    assert_eq!(store.row(&LEASES, id(1), "b").await.expect("a read"), None);
 
     on_writer(&store, |connection| connection.execute_batch("DROP TRIGGER trap")).expect("set");
     store.commit(batch()).await.expect("written");
@@ -283,7 +283,7 @@ async fn security_107_after_a_failed_fsync_nothing_is_answered_any_more() {
     assert!(store.failed().is_some());
     assert!(is_unavailable(&store.commit(Batch::default()).await));
     assert!(is_unavailable(&store.check(check(1, 12)).await));
-    assert!(is_unavailable(&store.row(&WINDOWS, id(1), "a").await));
+    assert!(is_unavailable(&store.row(&LEASES, id(1), "a").await));
     assert!(is_unavailable(&store.lookup(Scope::Serial, "VT-1").await));
     assert!(is_unavailable(&store.audit_chains().await));
     store.close().await;
@@ -295,14 +295,14 @@ async fn security_107_after_a_failed_fsync_nothing_is_answered_any_more() {
 async fn a_job_that_breaks_the_database_s_rules_fails_alone() {
     let (store, _folder) = make();
     fill(&store).await;
-    let wrong = Row { columns: vec!["soon".into()], ..window("wrong", 1, "wrong") };
-    let good = |name| just(Write::Insert(&WINDOWS, window(name, 1, "effect")));
+    let wrong = Row { columns: vec!["soon".into()], ..lease("wrong", 1, "wrong") };
+    let good = |name| just(Write::Insert(&LEASES, lease(name, 1, "effect")));
     let held = locked(&store.shared.writing);
     let mut jobs = std::pin::pin!(async {
         tokio::join!(
             store.commit(good("before")),
             store.check(check(1, 12)),
-            store.commit(just(Write::Insert(&WINDOWS, wrong))),
+            store.commit(just(Write::Insert(&LEASES, wrong))),
             store.check(panicking()),
             store.commit(good("after")),
         )
@@ -316,7 +316,7 @@ async fn a_job_that_breaks_the_database_s_rules_fails_alone() {
     assert!(matches!(panicked, Err(StoreError::Inconsistent { .. })), "{panicked:?}");
     after.expect("written");
     follow(&store, id(1)).await;
-    assert_eq!(store.count(&Query::of(&WINDOWS, id(1), 9)).await.expect("a count"), 3);
+    assert_eq!(store.count(&Query::of(&LEASES, id(1), 9)).await.expect("a count"), 3);
 }
 
 fn panicking() -> Check {
@@ -464,7 +464,7 @@ async fn listings_and_changes_go_on_beside_each_other() {
     let change = |n: u64| {
         let mut columns = vec![Value::Null; TOKENS.columns.len()];
         columns[0] = format!("VT-{n:05}").into();
-        just(Write::Insert(&TOKENS, Row { columns, ..window(&n.to_string(), 1, "body") }))
+        just(Write::Insert(&TOKENS, Row { columns, ..lease(&n.to_string(), 1, "body") }))
     };
     let query = Query { order: Some("serial"), ..Query::of(&TOKENS, id(1), 10_000) };
     let changes = join_all((0..200).map(|n| store.commit(change(n))));
