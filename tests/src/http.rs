@@ -70,13 +70,25 @@ impl Program {
     }
 
     /// Sends JSON with headers of its own.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Reply {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Reply {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         self.send_raw(method, path, headers, body.as_bytes()).await
     }
 
     /// Sends bytes as they are.
-    pub async fn send_raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    pub async fn send_raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Reply {
         let reply = self.0.send(method, path, headers, body).await;
         reply.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }

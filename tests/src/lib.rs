@@ -2,7 +2,15 @@
 //! stories themselves are in `tests/tests/stories`; here are also the rules for dependencies and
 //! for what may be committed.
 
+pub mod bad;
+pub mod bodies;
+pub mod canary;
 pub mod http;
+pub mod places;
+pub mod process;
+pub mod seeded;
+pub mod socket;
+pub mod trails;
 pub mod world;
 
 #[cfg(test)]

@@ -108,6 +108,11 @@ impl World {
         self.folder.path().join("data")
     }
 
+    /// The line of the master key: what must never leave the server.
+    pub fn master_key(&self) -> &str {
+        &self.master
+    }
+
     /// Stops the server, for good or until [`World::restart`].
     pub async fn stop(&mut self) -> usize {
         self.server.take().expect("the server runs").stop().await
@@ -146,7 +151,11 @@ impl World {
     pub async fn token_in_pool(&self, company: &Company) -> (String, String) {
         let number = self.next_serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let serial = format!("FEF{number:07}");
-        let issued = self.operator.post("/api/v1/stock/issue", json!({"first": serial, "count": 1})).await.expect(200);
+        let issued = self
+            .operator
+            .post("/api/v1/stock/issue", json!({"first": serial, "count": 1}))
+            .await
+            .expect(200);
         let allot = json!({"first": serial, "count": 1, "company": company.id});
         self.operator.post("/api/v1/stock/allot", allot).await.expect(200);
         (issued["tokens"][0]["id"].as_str().expect("an id").to_owned(), serial)
@@ -221,7 +230,10 @@ impl World {
     /// How many records of each kind the trail of `company` has from `from` on.
     pub async fn kinds_since(&self, company: &Company, from: usize) -> Vec<String> {
         let trail = self.trail(company).await;
-        trail[from..].iter().map(|item| item["record"]["kind"].as_str().expect("a kind").to_owned()).collect()
+        trail[from..]
+            .iter()
+            .map(|item| item["record"]["kind"].as_str().expect("a kind").to_owned())
+            .collect()
     }
 }
 
@@ -260,14 +272,19 @@ async fn launch(
 }
 
 async fn company(operator: &Program, name: &str) -> Company {
-    let body = json!({"name": name, "administrator": {"login": "andres.gomez", "name": "Andrés Gómez"}});
+    let body =
+        json!({"name": name, "administrator": {"login": "andres.gomez", "name": "Andrés Gómez"}});
     let created = operator.post("/api/v1/companies", body).await.expect(201);
     let id = created["company"]["id"].as_str().expect("an id").to_owned();
     let administrator = created["administrator"]["id"].as_str().expect("an id").to_owned();
     let client = json!({"name": "Tesorería", "scopes": COMPANY_SCOPES, "askers": [administrator]});
-    let client = operator.post(&format!("/api/v1/companies/{id}/clients"), client).await.expect(201);
+    let client =
+        operator.post(&format!("/api/v1/companies/{id}/clients"), client).await.expect(201);
     let program = Program::of(operator.http().clone(), &client);
     let laura = json!({"login": "laura.valencia", "name": "Laura Valencia"});
-    let laura = program.post("/api/v1/users", laura).await.expect(201)["id"].as_str().expect("an id").to_owned();
+    let laura = program.post("/api/v1/users", laura).await.expect(201)["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     Company { id, program, administrator, laura }
 }

@@ -15,25 +15,40 @@ async fn a_token_is_assigned_enrolled_verified_blocked_unblocked_released_and_en
     assert!(!program.verify(&active.token, &code).await, "a code is accepted once");
     assert!(!program.verify(&active.token, &code).await, "and stays used");
 
-    let blocked = program.post(&format!("{token}/block"), json!({"cause": "user_inactive"})).await.expect(200);
+    let blocked = program
+        .post(&format!("{token}/block"), json!({"cause": "user_inactive"}))
+        .await
+        .expect(200);
     assert_eq!(blocked["state"], "blocked");
     world.pass(30).await;
-    assert!(!program.verify(&active.token, &active.code()).await, "a good code of a blocked token is refused");
+    assert!(
+        !program.verify(&active.token, &active.code()).await,
+        "a good code of a blocked token is refused"
+    );
 
     let asked = program.post(&format!("{token}/unblock"), json!({})).await.expect(202);
     approve(&world, &active.administrator, &asked).await;
     world.pass(30).await;
     assert!(program.verify(&active.token, &active.code()).await, "the same seed works again");
 
-    let asked = program.post(&format!("{token}/release"), json!({"cause": "seed_release"})).await.expect(202);
+    let asked = program
+        .post(&format!("{token}/release"), json!({"cause": "seed_release"}))
+        .await
+        .expect(202);
     assert_eq!(asked["state"], "pending");
     approve(&world, &active.administrator, &asked).await;
     let released = program.get(&token).await.expect(200);
     assert_eq!((released["state"].as_str(), released["holder"].as_str()), (Some("company"), None));
     world.pass(30).await;
-    assert!(!program.verify(&active.token, &active.code()).await, "a fresh code of the dead seed is refused");
+    assert!(
+        !program.verify(&active.token, &active.code()).await,
+        "a fresh code of the dead seed is refused"
+    );
 
-    program.post(&format!("{token}/assign"), json!({"user": world.company.laura})).await.expect(201);
+    program
+        .post(&format!("{token}/assign"), json!({"user": world.company.laura}))
+        .await
+        .expect(201);
     active.phone.enroll_next().await.expect("the enrollment waits in the inbox of a bound phone");
     world.pass(30).await;
     assert!(program.verify(&active.token, &active.code()).await, "the new seed works");
@@ -41,7 +56,11 @@ async fn a_token_is_assigned_enrolled_verified_blocked_unblocked_released_and_en
 }
 
 /// The administrator reads the number on the portal and types it on the phone.
-pub async fn approve(world: &World, phone: &semilla_approver::Phone, asked: &serde_json::Value) {
+pub(crate) async fn approve(
+    world: &World,
+    phone: &semilla_approver::Phone,
+    asked: &serde_json::Value,
+) {
     let number = asked["match_number"].as_str().expect("a number");
     let inbox = phone.inbox().await.expect("the inbox");
     let request = inbox.requests.first().expect("a request");

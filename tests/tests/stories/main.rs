@@ -1,4 +1,9 @@
 //! The whole system told as stories: the real server at port 0, real phones, real cryptography, and
 //! a clock that the story moves. One binary, so that it is linked once.
 
+mod audit;
+mod callers;
 mod flow;
+mod input;
+mod sockets;
+mod tampering;

@@ -1,0 +1,152 @@
+//! The server as people run it: the program `semilla` in a process of its own, which can be killed
+//! at any moment and started again on the same folder.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program, next to the one that runs the stories.
+pub fn semilla() -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    let folder = own.parent().and_then(Path::parent).expect("target/debug/deps");
+    let program = folder.join("semilla");
+    assert!(
+        program.is_file(),
+        "{} is missing: run `cargo build --workspace` before the stories",
+        program.display()
+    );
+    program
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(semilla()).args(arguments).stdin(Stdio::null()).output().expect("semilla runs")
+}
+
+/// A folder that `semilla init` made.
+pub struct Home {
+    /// The folder.
+    pub folder: tempfile::TempDir,
+    /// What `init` printed: the operator's credentials.
+    pub credentials: Value,
+    port: u16,
+}
+
+impl Home {
+    /// Makes one.
+    pub fn make() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("semilla");
+        let made = run(&["init", "--folder", path.to_str().expect("a path"), "--json"]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let credentials = serde_json::from_slice(&made.stdout).expect("JSON");
+        // A port that was free a moment ago, and the same for every start: it stands in what
+        // phones pin.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        Self { folder, credentials, port }
+    }
+
+    /// The folder that `init` filled.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("semilla")
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path().join("semilla.toml")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.path().join("data").join("semilla.db")
+    }
+
+    /// The server's address.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the server, and returns once it answers.
+    pub fn serve(&self) -> Process {
+        let mut child = self.start();
+        // The one line that says where it listens comes when it does; what follows is drained, so
+        // that a full pipe never holds the server up.
+        let log = BufReader::new(child.stderr.take().expect("its log"));
+        let mut lines = log.lines();
+        let mut said = Vec::new();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line.contains("\"listening\"") => break,
+                Some(Ok(line)) => said.push(line),
+                _ => {
+                    let status = child.wait().expect("its status");
+                    panic!("the server did not start ({status}): {}", said.join("\n"));
+                }
+            }
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        Process(child)
+    }
+
+    /// Starts the server without waiting for it.
+    pub fn start(&self) -> Child {
+        Command::new(semilla())
+            .args(["serve", "--config"])
+            .arg(self.config())
+            .arg("--ready-file")
+            .arg(self.path().join("ready"))
+            .env("SEMILLA_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("SEMILLA_ISSUER", self.base())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("semilla runs")
+    }
+
+    /// `semilla audit verify`, on a server that does not run: whether it found everything whole,
+    /// and what it said.
+    pub fn verify(&self) -> (bool, String) {
+        let config = self.config();
+        let ran = run(&["audit", "verify", "--config", config.to_str().expect("a path")]);
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+/// A server that runs.
+pub struct Process(pub Child);
+
+impl Process {
+    /// Kills it with SIGKILL, now.
+    pub fn kill(mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("its status");
+    }
+
+    /// Asks it to stop, as a service manager does, and waits for its end.
+    pub fn stop(mut self) -> std::process::ExitStatus {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(asked.expect("kill runs").success());
+        self.0.wait().expect("its status")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, where the story did it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs statements on a database that no server holds, as whoever got hold of the file would.
+pub fn sqlite(database: &Path, statements: &str) -> String {
+    let ran = Command::new("sqlite3").arg("-bail").arg(database).arg(statements).output();
+    let ran = ran.expect("sqlite3 is installed (Debian: apt install sqlite3)");
+    assert!(ran.status.success(), "{statements}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8_lossy(&ran.stdout).trim_end().to_owned()
+}
