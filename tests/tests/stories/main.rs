@@ -4,6 +4,7 @@
 mod audit;
 mod callers;
 mod flow;
+mod foreign;
 mod input;
 mod sockets;
 mod tampering;
