@@ -313,8 +313,11 @@ pub struct Check {
     /// Which token; none to record an attempt on nothing.
     pub token: Option<TokenId>,
     /// The rule.
-    pub judge: Box<dyn Fn(Option<&Verifier>) -> Judged + Send + Sync>,
+    pub judge: Judge,
 }
+
+/// A rule that decides about an attempt, given what the verifier holds of the token, if anything.
+pub type Judge = Box<dyn Fn(Option<&Verifier>) -> Judged + Send + Sync>;
 
 /// What a rule decided about an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
