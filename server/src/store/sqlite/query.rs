@@ -1,5 +1,5 @@
-//! Queries as SQL. Only names that a [`Table`] declares get into the text; everything else is a
-//! parameter. Pages continue behind a row rather than after a number of rows, so that the
+//! Queries as SQL. Only names that a [`crate::store::Table`] declares get into the text; everything
+//! else is a parameter. Pages continue behind a row rather than after a number of rows, so that the
 //! thousandth page costs what the first one does and nothing is shown twice.
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
