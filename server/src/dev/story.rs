@@ -51,8 +51,11 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     let demo = Demo::begin(Some(&data), |options| options.clock = for_server).await?;
     let mut tell = Telling { language, step: 0 };
     tell.held(
-        Label("Servidor en ", "Server on "),
-        &format!("{} · {} · {}", demo.server.issuer(), "Comercial Andina S.A.S.", demo.pool.len()),
+        Label(
+            "Servidor en marcha, con Comercial Andina S.A.S. y sus tokens disponibles: ",
+            "Server running, with Comercial Andina S.A.S. and its available tokens: ",
+        ),
+        &demo.pool.len().to_string(),
     );
     let phone = || {
         let clock = Arc::clone(&clock);
@@ -187,8 +190,11 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     require(reports.iter().all(|report| report.tampered.is_none()), "the audit is whole")?;
     let records: u64 = reports.iter().map(|report| report.records).sum();
     tell.held(
-        Label("Auditoría verificada, registros encadenados: ", "Audit verified, chained records: "),
-        &format!("{records} ({})", reports.len()),
+        Label(
+            "Auditoría verificada; registros encadenados, del banco y de la empresa: ",
+            "Audit verified; chained records, the bank's and the company's: ",
+        ),
+        &records.to_string(),
     );
     demo.server.stop().await;
     Ok(())
