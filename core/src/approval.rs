@@ -117,6 +117,8 @@ pub enum OperationState {
         device: DeviceId,
         /// When.
         at: Timestamp,
+        /// The key that signed the answer: the phone may have another one later.
+        key: PublicKey,
         /// The exact text of the answer: the proof.
         response: String,
     },

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base64url;
 use crate::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
@@ -128,6 +128,43 @@ impl Hash {
     pub fn parse(text: &str) -> Option<Self> {
         Some(Self(base64url::decode(text)?.try_into().ok()?))
     }
+
+    /// The hash of the record `sequence` of the chain of `company`, whose text is `body`, behind
+    /// the one that has the hash `previous`.
+    pub fn of(company: CompanyId, sequence: u64, previous: Self, body: &str) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"semilla/audit/v1");
+        context.update(company.to_string().as_bytes());
+        context.update(&sequence.to_be_bytes());
+        context.update(&previous.0);
+        context.update(body.as_bytes());
+        Self::finish(context)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn finish(context: digest::Context) -> Self {
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        Self(out)
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("a hash of 32 bytes in base64url"))
+    }
 }
 
 impl fmt::Display for Hash {
@@ -173,7 +210,7 @@ impl Head {
         // A draft is a struct of strings: writing it to a string cannot fail.
         let body = serde_json::to_string(draft).unwrap_or_default();
         let sequence = self.sequence + 1;
-        let hash = hash(draft.company, sequence, self.hash, &body);
+        let hash = Hash::of(draft.company, sequence, self.hash, &body);
         Record { company: draft.company, sequence, body, hash }
     }
 
@@ -183,23 +220,12 @@ impl Head {
         if record.sequence != expected {
             return Err(Tampered { sequence: expected, what: Tampering::Missing });
         }
-        if hash(record.company, record.sequence, self.hash, &record.body) != record.hash {
+        let expected_hash = Hash::of(record.company, record.sequence, self.hash, &record.body);
+        if expected_hash != record.hash {
             return Err(Tampered { sequence: expected, what: Tampering::Altered });
         }
         Ok(Self { sequence: expected, hash: record.hash })
     }
-}
-
-fn hash(company: CompanyId, sequence: u64, previous: Hash, body: &str) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(b"semilla/audit/v1");
-    context.update(company.to_string().as_bytes());
-    context.update(&sequence.to_be_bytes());
-    context.update(&previous.0);
-    context.update(body.as_bytes());
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    Hash(out)
 }
 
 /// Where a chain no longer fits.

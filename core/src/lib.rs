@@ -22,6 +22,7 @@
 pub mod approval;
 pub mod audit;
 pub mod base64url;
+pub mod checkpoint;
 pub mod device;
 pub mod enrollment;
 pub mod entropy;
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod problem;
 pub mod protocol;
 pub mod qr;
+pub mod receipt;
 pub mod seal;
 pub mod secret;
 pub mod text;

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Clock, ClockWatch};
 use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
+use crate::workflow::checkpoints::Checkpoints;
 
 /// The operating system's generator.
 #[derive(Debug)]
@@ -40,8 +41,12 @@ impl Entropy for SystemEntropy {
 pub struct ServerKeys {
     /// The key that signs now.
     pub signing: SigningKey,
-    /// All its public keys, as the exact text that phones pin.
+    /// The key that states what the audit chains are, and signs nothing else (security 92).
+    pub checkpoints: SigningKey,
+    /// The public keys of messages to phones, as the exact text that phones pin.
     pub public: JwkSet,
+    /// All its public keys, as they are published.
+    pub published: JwkSet,
     /// What idempotency keys and requests are hashed with: 32 bytes.
     pub idempotency: Zeroizing<Vec<u8>>,
 }
@@ -70,6 +75,8 @@ pub struct App {
     pub alarm_failures_per_minute: u32,
     /// The failures of the last minute.
     pub failures: crate::workflow::codes::FailureWindow,
+    /// Where checkpoints of the audit chains go, and how often.
+    pub checkpoints: Checkpoints,
 }
 
 impl App {
@@ -120,18 +127,20 @@ pub async fn server_keys(
     entropy: &dyn Entropy,
     now: Timestamp,
 ) -> Result<ServerKeys, KeysError> {
-    let signing = kept_secret(store, keyring, entropy, now, "signing-key", || {
-        Ok(SigningKey::generate(&SystemRandom::new()))
-    })
-    .await?;
+    let new_key = || Ok(SigningKey::generate(&SystemRandom::new()));
+    let signing = kept_secret(store, keyring, entropy, now, "signing-key", new_key).await?;
+    let checkpoints = kept_secret(store, keyring, entropy, now, "checkpoint-key", new_key).await?;
     let idempotency = kept_secret(store, keyring, entropy, now, "idempotency-key", || {
         Ok(Zeroizing::new(semilla_core::entropy::bytes::<32>(entropy).to_vec()))
     })
     .await?;
-    let signing = SigningKey::from_pkcs8(&signing, &SystemRandom::new())
-        .map_err(|_| KeysError::Unreadable)?;
+    let key = |pkcs8: &[u8]| {
+        SigningKey::from_pkcs8(pkcs8, &SystemRandom::new()).map_err(|_| KeysError::Unreadable)
+    };
+    let (signing, checkpoints) = (key(&signing)?, key(&checkpoints)?);
     let public = JwkSet::new(vec![signing.public().clone()]);
-    Ok(ServerKeys { signing, public, idempotency })
+    let published = JwkSet::new(vec![signing.public().clone(), checkpoints.public().clone()]);
+    Ok(ServerKeys { signing, checkpoints, public, published, idempotency })
 }
 
 async fn kept_secret(

@@ -2,16 +2,20 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use semilla_core::language::Language;
 use semilla_core::person::{Login, Role};
+use semilla_core::protocol::jwk::JwkSet;
+use semilla_core::receipt::Receipt;
 use semilla_core::text::Name;
 use semilla_server::app::{App, SystemEntropy};
 use semilla_server::config::{Config, ConfigError, master_key};
 use semilla_server::dev::{self, demo};
 use semilla_server::logs;
+use semilla_server::proof::Proof;
 use semilla_server::serve::{Start, StartError, open, start};
 use semilla_server::workflow::people::NewUser;
 use semilla_server::workflow::{act, bootstrap, trail};
@@ -134,6 +138,8 @@ fn options(config: &Config) -> Result<Start, Failed> {
     options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
     options.alarm_failures_per_minute = config.alarm_failures_per_minute;
+    options.checkpoint_file = Some(config.checkpoint_path());
+    options.checkpoint_interval = Duration::from_secs(config.checkpoint_seconds.into());
     Ok(options)
 }
 
@@ -185,12 +191,66 @@ pub(crate) async fn story(language: Language) -> Result<(), Failed> {
     Ok(dev::story::play(language).await?)
 }
 
+/// What an audit trail is verified from.
+pub(crate) struct Evidence {
+    /// The configuration of a server that does not run.
+    pub(crate) config: PathBuf,
+    /// An export, in the place of that server's database.
+    pub(crate) export: Option<PathBuf>,
+    /// A file of checkpoints, in the place of that server's.
+    pub(crate) checkpoints: Option<PathBuf>,
+    /// The public keys, in the place of that server's.
+    pub(crate) keys: Option<PathBuf>,
+}
+
+fn read(path: &Path) -> Result<String, Failed> {
+    let named = |error| failed(UNAVAILABLE)(&format!("{}: {error}", path.display()));
+    std::fs::read_to_string(path).map_err(named)
+}
+
+fn keys(path: &Path) -> Result<JwkSet, Failed> {
+    let text = read(path)?;
+    let unreadable = |error| failed(USAGE)(&format!("{}: {error}", path.display()));
+    JwkSet::parse(text.trim_end()).map_err(unreadable)
+}
+
 /// `semilla audit verify`.
-pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> {
-    let app = opened(&Config::load(path)?).await?;
-    let reports =
-        trail::verify(app.store.as_ref()).await.map_err(|error| failed(UNAVAILABLE)(&error))?;
-    app.store.close().await;
+pub(crate) async fn audit_verify(evidence: Evidence, json: bool) -> Result<(), Failed> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| failed(USAGE)(&format!("{}: {error}", path.display()))
+    };
+    let mut proof = Proof::default();
+    if let Some(export) = &evidence.export {
+        if let Some(file) = &evidence.checkpoints {
+            let Some(trusted) = &evidence.keys else {
+                return Err(failed(USAGE)(
+                    &"--checkpoints needs --keys: a copy of what the server \
+                                           serves at /jwks, from before",
+                ));
+            };
+            proof.hold_to(&read(file)?, &keys(trusted)?).map_err(unreadable(file))?;
+        }
+        for (place, line) in read(export)?.lines().enumerate() {
+            proof.see_line(place + 1, line).map_err(unreadable(export))?;
+        }
+    } else {
+        let config = Config::load(&evidence.config)?;
+        let app = opened(&config).await?;
+        let trusted = match &evidence.keys {
+            Some(file) => keys(file)?,
+            None => app.keys.published.clone(),
+        };
+        let file = evidence.checkpoints.clone().unwrap_or_else(|| config.checkpoint_path());
+        // A server that never came to write one has no file.
+        if evidence.checkpoints.is_some() || file.exists() {
+            proof.hold_to(&read(&file)?, &trusted).map_err(unreadable(&file))?;
+        }
+        let read = trail::prove(app.store.as_ref(), &mut proof).await;
+        app.store.close().await;
+        read.map_err(|error| failed(UNAVAILABLE)(&error))?;
+    }
+    let reports = proof.reports();
     let whole = reports.iter().all(|report| report.tampered.is_none());
     if json {
         print(&json!({"whole": whole, "chains": reports}).to_string())?;
@@ -198,8 +258,8 @@ pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> 
         for report in &reports {
             let found = report.tampered.as_deref().unwrap_or("whole");
             print(&format!(
-                "{}  {:>8} records  {:>8} checks of codes  head {}  {found}",
-                report.company, report.records, report.attempts, report.head
+                "{}  {:>8} records  {:>8} as checkpoints state  {:>8} checks of codes  head {}  {found}",
+                report.company, report.records, report.stated, report.attempts, report.head
             ))?;
         }
     }
@@ -208,4 +268,47 @@ pub(crate) async fn audit_verify(path: &Path, json: bool) -> Result<(), Failed> 
     } else {
         Err(failed(DOES_NOT_HOLD)(&"the audit trail was tampered with, see above"))
     }
+}
+
+/// `semilla audit export`.
+pub(crate) async fn audit_export(config: &Path, out: &Path) -> Result<(), Failed> {
+    let app = opened(&Config::load(config)?).await?;
+    let named = |error| failed(UNAVAILABLE)(&format!("{}: {error}", out.display()));
+    let file = std::fs::File::create_new(out).map_err(named)?;
+    let mut file = std::io::BufWriter::new(file);
+    let exported = trail::export(app.store.as_ref(), &mut file).await;
+    app.store.close().await;
+    let count = exported.map_err(|error| failed(UNAVAILABLE)(&error))?;
+    file.get_ref().sync_all()?;
+    print(&format!("{count} records in {}", out.display()))
+}
+
+/// `semilla receipt verify`.
+pub(crate) fn receipt_verify(receipt: &Path, trusted: &Path, json: bool) -> Result<(), Failed> {
+    let unreadable = |error| failed(USAGE)(&format!("{}: {error}", receipt.display()));
+    let read: Receipt = serde_json::from_str(&read(receipt)?).map_err(unreadable)?;
+    let proven = read.verify(&keys(trusted)?).map_err(|unproven| {
+        failed(DOES_NOT_HOLD)(&format!("this receipt proves nothing: {unproven}"))
+    })?;
+    let (display, checkpoint) = (&proven.request.display, &proven.checkpoint);
+    if json {
+        let proven = json!({
+            "operation": read.operation,
+            "issuer": proven.request.iss,
+            "display": display,
+            "record": proven.record,
+            "checkpoint": checkpoint,
+        });
+        return print(&proven.to_string());
+    }
+    print(&format!("{}\n  {}", display.title, display.lines.join("\n  ")))?;
+    print(&format!(
+        "\nApproved by phone {} and executed at {}.\nRecord {} of the chain of {}, stated by {} at {}.",
+        proven.request.aud,
+        proven.record.at,
+        read.record.sequence,
+        read.company,
+        proven.request.iss,
+        checkpoint.at
+    ))
 }

@@ -69,6 +69,13 @@ settings! {
     /// How many codes may fail within a minute, over all companies, before an alarm is recorded in
     /// the bank's audit trail.
     alarm_failures_per_minute: u32 = "200";
+    /// The file that signed checkpoints of the audit trail are appended to, one a line. With it
+    /// `semilla audit verify` finds a trail whose end was cut off or that was written anew: keep it,
+    /// or a copy made as it grows, where whoever can change the database cannot change it. A
+    /// relative path begins at `folder`.
+    checkpoint_file: PathBuf = "checkpoints.txt";
+    /// How many seconds the audit trail grows before it is stated again, at most.
+    checkpoint_seconds: u32 = "60";
     /// Whether a proxy before this server ends TLS. Then `listen` may be any address; see to it
     /// that nobody but the proxy reaches it.
     behind_tls_proxy: bool = "false";
@@ -390,6 +397,11 @@ impl Config {
     /// The file with the master keys.
     pub fn master_key_path(&self) -> PathBuf {
         self.folder.join(&self.master_key_file)
+    }
+
+    /// The file of the checkpoints.
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.folder.join(&self.checkpoint_file)
     }
 
     /// What a client may take of the server.

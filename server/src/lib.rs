@@ -8,6 +8,7 @@ pub mod dev;
 pub mod http;
 pub mod listener;
 pub mod logs;
+pub mod proof;
 pub mod records;
 pub mod serve;
 pub mod store;

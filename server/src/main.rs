@@ -81,19 +81,69 @@ enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Receipts of operations that a phone approved.
+    Receipt {
+        #[command(subcommand)]
+        command: ReceiptCommand,
+    },
 }
 
 #[derive(Subcommand)]
 enum AuditCommand {
-    /// Checks every record of every chain; exits 1 where one was edited, deleted, moved or cut off.
+    /// Checks every record of every chain; exits 1 where one was edited, deleted, moved, inserted or
+    /// cut off, or where all of them were written anew.
     #[command(
-        after_help = "Example:\n  semilla audit verify --config semilla-data/semilla.toml --json\n\nThe server must not \
-                      be running on the same folder."
+        after_help = "Examples:\n  semilla audit verify --config semilla-data/semilla.toml --json\n  semilla audit \
+                      verify --export trail.jsonl --checkpoints checkpoints.txt --keys jwks.json\n\nWithout --export \
+                      the server must not be running on the same folder. With it nothing of the server is needed: \
+                      the items of GET /api/v1/audit, one a line, are an export as well."
     )]
     Verify {
         /// The configuration file.
         #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
         config: PathBuf,
+        /// An export to check in the place of the database.
+        #[arg(long)]
+        export: Option<PathBuf>,
+        /// The checkpoints to hold it to [default without --export: those of the configuration].
+        #[arg(long)]
+        checkpoints: Option<PathBuf>,
+        /// The server's public keys, as it served them at /jwks [default without --export: its own].
+        #[arg(long)]
+        keys: Option<PathBuf>,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes every record of every chain to a file, one a line.
+    #[command(
+        after_help = "Example:\n  semilla audit export --config semilla-data/semilla.toml --out trail.jsonl\n\nThe \
+                      server must not be running on the same folder."
+    )]
+    Export {
+        /// The configuration file.
+        #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
+        config: PathBuf,
+        /// The file to make.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReceiptCommand {
+    /// Checks that an operation was approved as shown, executed and recorded; exits 1 where the
+    /// receipt does not prove it.
+    #[command(
+        after_help = "Example:\n  semilla receipt verify receipt.json --keys jwks.json\n\nThe receipt comes from GET \
+                      /api/v1/operations/{id}/receipt, the keys from GET /jwks."
+    )]
+    Verify {
+        /// The receipt.
+        receipt: PathBuf,
+        /// The server's public keys.
+        #[arg(long)]
+        keys: PathBuf,
         /// Prints one JSON object.
         #[arg(long)]
         json: bool,
@@ -124,8 +174,17 @@ fn main() -> ExitCode {
             }
             Command::Dev { story: true, lang, .. } => commands::story(lang).await,
             Command::Dev { listen, lang, .. } => commands::dev(listen, lang).await,
-            Command::Audit { command: AuditCommand::Verify { config, json } } => {
-                commands::audit_verify(&config, json).await
+            Command::Audit {
+                command: AuditCommand::Verify { config, export, checkpoints, keys, json },
+            } => {
+                let evidence = commands::Evidence { config, export, checkpoints, keys };
+                commands::audit_verify(evidence, json).await
+            }
+            Command::Audit { command: AuditCommand::Export { config, out } } => {
+                commands::audit_export(&config, &out).await
+            }
+            Command::Receipt { command: ReceiptCommand::Verify { receipt, keys, json } } => {
+                commands::receipt_verify(&receipt, &keys, json)
             }
         }
     });

@@ -304,6 +304,35 @@ pub struct Setting {
 
 record!(Setting, "settings", company: |_| CompanyId::BANK, id: |it| it.name.clone(), []);
 
+/// A checkpoint of an audit chain (see [`semilla_core::checkpoint`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredCheckpoint {
+    /// Whose chain.
+    pub company: CompanyId,
+    /// The first record it covers.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// Its exact text.
+    pub text: String,
+    /// Whether it was written outside the database.
+    pub written: bool,
+}
+
+impl StoredCheckpoint {
+    /// Its name among the company's checkpoints: one for each first record, so that a chain has
+    /// one line of them, whoever makes them.
+    pub fn id_of(first: u64) -> String {
+        format!("{first:020}")
+    }
+}
+
+record!(StoredCheckpoint, "checkpoints", company: |it| it.company, id: |it| StoredCheckpoint::id_of(it.first), [
+    "first" => |it| i64::try_from(it.first).unwrap_or(i64::MAX).into(),
+    "state" => |it| if it.written { "written" } else { "unwritten" }.into(),
+]);
+
 /// That a phone was asked: what an inbox lists, and how an answer finds its operation, also where
 /// an operator's phone was asked for a company's operation. It stays for a while once answered, so
 /// that a phone that lost the reply and asks again is told what became of it.

@@ -21,6 +21,7 @@ use crate::clock::{Clock, ClockWatch, SystemClock};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditQuery, Store, StoreError};
+use crate::workflow::checkpoints::Checkpoints;
 use crate::workflow::chores;
 use crate::workflow::codes::FailureWindow;
 
@@ -45,6 +46,11 @@ pub struct Start {
     pub limits: Limits,
     /// How many failed codes within a minute, over all companies, raise the alarm.
     pub alarm_failures_per_minute: u32,
+    /// The file that checkpoints of the audit chains are written to; none keeps them in the
+    /// database alone.
+    pub checkpoint_file: Option<PathBuf>,
+    /// How long an audit chain grows before it is stated again.
+    pub checkpoint_interval: Duration,
 }
 
 impl Start {
@@ -59,6 +65,8 @@ impl Start {
             entropy: Arc::new(SystemEntropy::default()),
             limits: Limits::default(),
             alarm_failures_per_minute: 500,
+            checkpoint_file: None,
+            checkpoint_interval: Duration::from_secs(60),
         }
     }
 }
@@ -138,6 +146,7 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
         stopping: CancellationToken::new(),
         alarm_failures_per_minute: start.alarm_failures_per_minute,
         failures: FailureWindow::default(),
+        checkpoints: Checkpoints::new(start.checkpoint_file.clone(), start.checkpoint_interval),
     })
 }
 

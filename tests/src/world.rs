@@ -108,6 +108,11 @@ impl World {
         self.folder.path().join("data")
     }
 
+    /// The file of the checkpoints, outside of that folder.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.folder.path().join("checkpoints.txt")
+    }
+
     /// The line of the master key: what must never leave the server.
     pub fn master_key(&self) -> &str {
         &self.master
@@ -263,7 +268,9 @@ async fn launch(
     listen: Option<std::net::SocketAddr>,
 ) -> Running {
     let keyring = Keyring::new(MasterKey::parse(master).expect("a key"), []);
+    let checkpoints = data.with_file_name("checkpoints.txt");
     let mut options = Start::on_loopback(Some(data), keyring);
+    options.checkpoint_file = Some(checkpoints);
     options.clock = Arc::clone(clock) as Arc<dyn Clock>;
     if let Some(listen) = listen {
         options.listen = listen;

@@ -285,7 +285,7 @@ impl JwkSet {
         Ok(Self { text: text.to_owned(), keys })
     }
 
-    /// The exact text, as the server serves it at `/jwks`.
+    /// The exact text.
     pub fn text(&self) -> &str {
         &self.text
     }

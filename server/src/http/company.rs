@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::records::ApiScope;
 use crate::store::{AuditQuery, Topic};
 use crate::workflow::caller::{Acting, Caller};
+use crate::workflow::checkpoints::{self, CheckpointListing};
 use crate::workflow::codes::{VerifyRequest, verify};
 use crate::workflow::enrollments::{self, Confirming};
 use crate::workflow::people::{CompanyChange, Listing, NewClient, NewCompany, NewUser, UserChange};
@@ -64,6 +65,8 @@ pub(super) fn routes() -> Vec<Route> {
         delete("/api/v1/operations/{id}", release_, cancel_operation),
         post("/api/v1/otp/verify", verify_, verify_code),
         get("/api/v1/audit", audit_, list_audit),
+        get("/api/v1/audit/checkpoints", audit_, list_checkpoints),
+        get("/api/v1/operations/{id}/receipt", audit_, show_receipt),
         get("/api/v1/events", audit_, events).waiting(),
         get("/api/v1/users", users, list_users),
         post("/api/v1/users", users, create_user),
@@ -336,6 +339,18 @@ async fn list_audit(
     Query(listing): Query<TrailListing>,
 ) -> Answered {
     shown(trail::list(&edge.app, &caller, &listing).await)
+}
+
+async fn list_checkpoints(
+    State(edge): Here,
+    caller: Caller,
+    Query(listing): Query<CheckpointListing>,
+) -> Answered {
+    shown(checkpoints::list(&edge.app, &caller, &listing).await)
+}
+
+async fn show_receipt(State(edge): Here, caller: Caller, Id(id): Id<OperationId>) -> Answered {
+    shown(checkpoints::receipt(&edge.app, &caller, id).await)
 }
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

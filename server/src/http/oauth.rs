@@ -305,11 +305,11 @@ fn scopes(client: &Client, asked: Option<&str>) -> Result<Vec<ApiScope>, Refusal
     }
 }
 
-/// `GET /jwks`: the server's public keys (RFC 7517 section 5), in the very bytes that phones pin.
+/// `GET /jwks`: the server's public keys (RFC 7517 section 5).
 pub(super) async fn jwks(State(edge): State<Arc<Edge>>) -> Response {
     let content_type =
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"))];
-    (content_type, edge.app.keys.public.text().to_owned()).into_response()
+    (content_type, edge.app.keys.published.text().to_owned()).into_response()
 }
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 2).

@@ -159,7 +159,7 @@ async fn the_metadata_names_what_there_is() {
     }
     let keys = bench.send(request("GET", "/jwks")).await;
     assert_eq!(keys.headers()[header::CONTENT_TYPE], "application/jwk-set+json");
-    assert_eq!(body_of(keys).await, bench.app.keys.public.text());
+    assert_eq!(body_of(keys).await, bench.app.keys.published.text());
 }
 
 mod tokens_of_programs {

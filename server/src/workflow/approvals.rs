@@ -522,6 +522,7 @@ pub async fn answer(
     let from = Answering { device: device.id, user: device.user, key: &device.key };
     let server = app.keys.signing.public();
     let answered = operation.answer(from, text, &number, &app.issuer, server, unit.now);
+    let key = device.key.clone();
     let answered = match answered {
         Ok(answered) => answered,
         Err(refused) => return Err(refuse(unit, phone, &operation, refused).await?),
@@ -534,7 +535,8 @@ pub async fn answer(
         Outcome::Approved(proof) => {
             match execute(&mut unit, &operation, proof, actor.clone()).await {
                 Ok(()) => {
-                    (OperationState::Executed { device, at, response: text.to_owned() }, None)
+                    let response = text.to_owned();
+                    (OperationState::Executed { device, at, key, response }, None)
                 }
                 Err(Failure::Refused(problem)) => {
                     settle_token(&mut unit, &operation).await?;

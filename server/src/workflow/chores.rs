@@ -28,7 +28,7 @@ pub async fn run(app: &Arc<App>) -> Result<usize, Failure> {
         let now =
             expire_operations(app).await? + expire_enrollments(app).await? + forget(app).await?;
         if now == 0 || app.stopping.is_cancelled() {
-            return Ok(done);
+            return Ok(done + super::checkpoints::run(app).await?);
         }
         done += now;
     }

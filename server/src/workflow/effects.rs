@@ -9,6 +9,7 @@ use semilla_core::enrollment::{Enrollment, EnrollmentState};
 use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId};
 use semilla_core::operations::{Action, BlockCause, RotateCause, State};
 use semilla_core::person::{Company, User};
+use semilla_core::receipt;
 use semilla_core::token::{Changed, Custody, Effect, Live, Token};
 
 use super::Failure;
@@ -270,6 +271,11 @@ pub async fn end_operation(
             );
         }
         OperationState::Failed { problem, .. } => draft = draft.with("problem", problem),
+        // What a receipt shows is held to this record: the question, the answer, and whose key.
+        OperationState::Executed { device, key, response, .. } => {
+            let request = operation.request_to(*device).map_or("", |request| &request.text);
+            draft = receipt::facts(draft, request, response, key);
+        }
         _ => {}
     }
     unit.record(draft);

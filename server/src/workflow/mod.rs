@@ -20,6 +20,7 @@ use crate::store::{Batch, Records, StoreError};
 pub mod approvals;
 pub mod bootstrap;
 pub mod caller;
+pub mod checkpoints;
 pub mod chores;
 pub mod codes;
 pub mod devices;

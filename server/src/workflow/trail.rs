@@ -1,7 +1,7 @@
 //! The audit trail: reading a company's chain, and proving that it is whole.
 
-use semilla_core::audit::{Hash, Head, Tampered, Tampering};
-use semilla_core::id::{CompanyId, TokenId};
+use semilla_core::audit::Record;
+use semilla_core::id::TokenId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -9,7 +9,8 @@ use super::caller::Caller;
 use super::views::Page;
 use super::{Failure, View};
 use crate::app::App;
-use crate::store::{AuditQuery, Store, StoreError, attempts_draft};
+use crate::proof::{ChainReport, Proof, attempts_text, is_of_attempts, line};
+use crate::store::{AuditQuery, Store, StoreError};
 
 /// A record as its company reads it.
 #[derive(Clone, Debug, Serialize)]
@@ -57,95 +58,77 @@ pub async fn list(
     Ok(Page { items, next_cursor: Some(next.to_string()), total })
 }
 
-fn view(record: semilla_core::audit::Record) -> Result<RecordView, Failure> {
+fn view(record: Record) -> Result<RecordView, Failure> {
     let body = RawValue::from_string(record.body)
         .map_err(|error| StoreError::Inconsistent { table: "audit", what: error.to_string() })?;
     Ok(RecordView { sequence: record.sequence, hash: record.hash.to_string(), record: body })
 }
 
-/// What a check of one chain found.
-#[derive(Clone, Debug, Serialize)]
-pub struct ChainReport {
-    /// Whose chain.
-    pub company: CompanyId,
-    /// How many records were read.
-    pub records: u64,
-    /// How many checks of codes they stand for.
-    pub attempts: u64,
-    /// The hash of the last one: to be compared with one that was noted down elsewhere.
-    pub head: String,
-    /// What is wrong; none where the chain is whole.
-    pub tampered: Option<String>,
-}
-
-/// Reads every chain from its beginning and checks every hash, the attempts included.
-pub async fn verify(store: &dyn Store) -> Result<Vec<ChainReport>, StoreError> {
-    let mut reports = Vec::new();
+/// Reads every chain of a database from its beginning. `see` is handed each record, with the text
+/// of the checks of codes it was made over, where it is one of those.
+async fn each_record<E: From<StoreError>>(
+    store: &dyn Store,
+    mut see: impl FnMut(&Record, Option<String>) -> Result<(), E>,
+) -> Result<(), E> {
     for company in store.audit_chains().await? {
-        reports.push(verify_chain(store, company).await?);
-    }
-    Ok(reports)
-}
-
-async fn verify_chain(store: &dyn Store, company: CompanyId) -> Result<ChainReport, StoreError> {
-    let last = store.audit_head(company).await?;
-    let mut report = ChainReport {
-        company,
-        records: 0,
-        attempts: 0,
-        head: Hash::START.to_string(),
-        tampered: None,
-    };
-    let mut head = Head::EMPTY;
-    loop {
-        let query =
-            AuditQuery { company, after: head.sequence, token: None, kind: None, limit: 1000 };
-        let records = store.audit(&query).await?;
-        if records.is_empty() {
-            break;
-        }
-        for record in records {
-            head = match head.advance(&record) {
-                Ok(head) => head,
-                Err(tampered) => {
-                    report.tampered = Some(tampered.to_string());
-                    return Ok(report);
-                }
-            };
-            report.records = head.sequence;
-            report.head = head.hash.to_string();
-            match attempts_of(store, &record).await? {
-                Some(attempts) => report.attempts += attempts,
-                None => {
-                    report.tampered =
-                        Some(format!("the attempts of record {} were altered", record.sequence));
-                    return Ok(report);
-                }
+        let mut after = 0;
+        loop {
+            let query = AuditQuery { company, after, token: None, kind: None, limit: 1000 };
+            let records = store.audit(&query).await?;
+            let Some(last) = records.last() else { break };
+            after = last.sequence;
+            for record in &records {
+                let attempts = match is_of_attempts(&record.body) {
+                    true => Some(store.attempts(company, record.sequence).await?),
+                    false => None,
+                };
+                see(record, attempts.as_deref().map(attempts_text))?;
             }
         }
     }
-    if head != last {
-        let cut = Tampered { sequence: head.sequence + 1, what: Tampering::Cut };
-        report.tampered = Some(cut.to_string());
-    }
-    Ok(report)
+    Ok(())
 }
 
-/// How many attempts a record stands for; none where they are not the ones it was made over.
-async fn attempts_of(
-    store: &dyn Store,
-    record: &semilla_core::audit::Record,
-) -> Result<Option<u64>, StoreError> {
-    let inconsistent = |error: serde_json::Error| StoreError::Inconsistent {
-        table: "audit",
-        what: error.to_string(),
-    };
-    let draft: semilla_core::audit::Draft =
-        serde_json::from_str(&record.body).map_err(inconsistent)?;
-    if draft.kind != "otp.checked" {
-        return Ok(Some(0));
+/// Shows `proof` every chain of a database, and where each ends.
+pub async fn prove(store: &dyn Store, proof: &mut Proof) -> Result<(), StoreError> {
+    each_record::<StoreError>(store, |record, attempts| {
+        proof.see(record, attempts.as_deref());
+        Ok(())
+    })
+    .await?;
+    for company in store.audit_chains().await? {
+        proof.ends_at(company, store.audit_head(company).await?);
     }
-    let attempts = store.attempts(record.company, record.sequence).await?;
-    let again = attempts_draft(record.company, draft.at, &attempts);
-    Ok((again.detail == draft.detail).then_some(attempts.len() as u64))
+    Ok(())
+}
+
+/// What there is to say of every chain of a database, where no checkpoints are at hand.
+pub async fn verify(store: &dyn Store) -> Result<Vec<ChainReport>, StoreError> {
+    let mut proof = Proof::default();
+    prove(store, &mut proof).await?;
+    Ok(proof.reports())
+}
+
+/// Writes every chain of a database, one record a line, as [`Proof::see_line`] reads it. Returns
+/// how many records there were.
+pub async fn export(store: &dyn Store, out: &mut dyn std::io::Write) -> Result<u64, ExportError> {
+    let mut count = 0;
+    each_record::<ExportError>(store, |record, attempts| {
+        count += 1;
+        Ok(writeln!(out, "{}", line(record, attempts))?)
+    })
+    .await?;
+    out.flush()?;
+    Ok(count)
+}
+
+/// Why an export was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file does not take it.
+    #[error("the export cannot be written: {0}")]
+    File(#[from] std::io::Error),
 }

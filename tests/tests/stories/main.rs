@@ -6,5 +6,6 @@ mod callers;
 mod flow;
 mod foreign;
 mod input;
+mod receipts;
 mod sockets;
 mod tampering;
