@@ -51,6 +51,16 @@ pub struct ServerKeys {
     pub idempotency: Zeroizing<Vec<u8>>,
 }
 
+/// How much programs may ask of the company API. 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramLimits {
+    /// Requests of one program in a second; twice as many in a burst, and four times as many of a
+    /// company's programs together.
+    pub requests_per_second: u32,
+    /// Codes of one program that may fail in a minute, for whatever reason.
+    pub failed_codes_per_minute: u32,
+}
+
 /// What every part of the server works with.
 pub struct App {
     /// Where everything is kept.
@@ -73,6 +83,8 @@ pub struct App {
     pub clock_watch: ClockWatch,
     /// How many failed codes within a minute, over all companies, raise the alarm (security 20).
     pub alarm_failures_per_minute: u32,
+    /// How much programs may ask.
+    pub program_limits: ProgramLimits,
     /// The failures of the last minute.
     pub failures: crate::workflow::codes::FailureWindow,
     /// Where checkpoints of the audit chains go, and how often.

@@ -11,7 +11,7 @@ use semilla_core::person::{Login, Role};
 use semilla_core::protocol::jwk::JwkSet;
 use semilla_core::receipt::Receipt;
 use semilla_core::text::Name;
-use semilla_server::app::{App, SystemEntropy};
+use semilla_server::app::{App, ProgramLimits, SystemEntropy};
 use semilla_server::config::{Config, ConfigError, master_key};
 use semilla_server::dev::{self, demo};
 use semilla_server::logs;
@@ -138,6 +138,10 @@ fn options(config: &Config) -> Result<Start, Failed> {
     options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
     options.alarm_failures_per_minute = config.alarm_failures_per_minute;
+    options.program_limits = ProgramLimits {
+        requests_per_second: config.requests_per_second,
+        failed_codes_per_minute: config.failed_codes_per_minute,
+    };
     options.checkpoint_file = Some(config.checkpoint_path());
     options.checkpoint_interval = Duration::from_secs(config.checkpoint_seconds.into());
     Ok(options)

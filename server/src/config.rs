@@ -69,6 +69,12 @@ settings! {
     /// How many codes may fail within a minute, over all companies, before an alarm is recorded in
     /// the bank's audit trail.
     alarm_failures_per_minute: u32 = "200";
+    /// Requests of one program of a company in a second, at most; twice as many in a burst, and four
+    /// times as many of a company's programs together. 0 is no limit.
+    requests_per_second: u32 = "500";
+    /// Codes of one program that may fail in a minute, for whatever reason, before no more are
+    /// looked at for a while. 0 is no limit.
+    failed_codes_per_minute: u32 = "600";
     /// The file that signed checkpoints of the audit trail are appended to, one a line. With it
     /// `semilla audit verify` finds a trail whose end was cut off or that was written anew: keep it,
     /// or a copy made as it grows, where whoever can change the database cannot change it. A

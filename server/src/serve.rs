@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, KeysError, SystemEntropy, server_keys};
+use crate::app::{App, KeysError, ProgramLimits, SystemEntropy, server_keys};
 use crate::clock::{Clock, ClockWatch, SystemClock};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
@@ -46,6 +46,8 @@ pub struct Start {
     pub limits: Limits,
     /// How many failed codes within a minute, over all companies, raise the alarm.
     pub alarm_failures_per_minute: u32,
+    /// How much programs may ask.
+    pub program_limits: ProgramLimits,
     /// The file that checkpoints of the audit chains are written to; none keeps them in the
     /// database alone.
     pub checkpoint_file: Option<PathBuf>,
@@ -65,6 +67,7 @@ impl Start {
             entropy: Arc::new(SystemEntropy::default()),
             limits: Limits::default(),
             alarm_failures_per_minute: 500,
+            program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
             checkpoint_file: None,
             checkpoint_interval: Duration::from_secs(60),
         }
@@ -145,6 +148,7 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
         issuer,
         stopping: CancellationToken::new(),
         alarm_failures_per_minute: start.alarm_failures_per_minute,
+        program_limits: start.program_limits,
         failures: FailureWindow::default(),
         checkpoints: Checkpoints::new(start.checkpoint_file.clone(), start.checkpoint_interval),
     })

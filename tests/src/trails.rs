@@ -1,5 +1,6 @@
 //! Audit trails as stories look at them: what was recorded since, also in the bank's own chain.
 
+use semilla_server::store::AuditQuery;
 use serde_json::Value;
 
 use crate::http::{Expect, Program};
@@ -15,6 +16,21 @@ impl World {
     /// The bank's records of this kind behind the first `from`.
     pub async fn bank_records_since(&self, from: u64, kind: &str) -> Vec<Value> {
         records(&self.operator, from, kind).await
+    }
+
+    /// What came of every attempt with a code of `company`, the oldest first: what no caller is
+    /// told.
+    pub async fn outcomes(&self, company: &Company) -> Vec<String> {
+        let store = &self.server().app.store;
+        let company = company.id.parse().expect("an id");
+        let kind = Some("otp.checked".to_owned());
+        let query = AuditQuery { company, after: 0, token: None, kind, limit: 10_000 };
+        let mut outcomes = Vec::new();
+        for record in store.audit(&query).await.expect("the trail") {
+            let attempts = store.attempts(company, record.sequence).await.expect("its attempts");
+            outcomes.extend(attempts.into_iter().map(|attempt| attempt.outcome));
+        }
+        outcomes
     }
 
     /// The records of `company` of this kind behind the first `from`; of all kinds where it is

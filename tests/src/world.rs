@@ -12,7 +12,7 @@ use semilla_core::person::Login;
 use semilla_core::seal::{Keyring, MasterKey};
 use semilla_core::text::Name;
 use semilla_core::time::Timestamp;
-use semilla_server::app::SystemEntropy;
+use semilla_server::app::{ProgramLimits, SystemEntropy};
 use semilla_server::clock::{Clock, ManualClock};
 use semilla_server::serve::{Running, Start, start};
 use semilla_server::workflow::people::NewUser;
@@ -37,6 +37,24 @@ pub struct Company {
     pub laura: String,
 }
 
+/// What the server of a world is set to, where it matters.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How much programs may ask: without limit.
+    pub program_limits: ProgramLimits,
+    /// How many failed codes within a minute raise the alarm: 500.
+    pub alarm_failures_per_minute: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
+            alarm_failures_per_minute: 500,
+        }
+    }
+}
+
 /// A world.
 pub struct World {
     /// The server; none while it is stopped.
@@ -49,6 +67,7 @@ pub struct World {
     pub company: Company,
     folder: tempfile::TempDir,
     master: Zeroizing<String>,
+    settings: Settings,
     next_serial: std::sync::atomic::AtomicU32,
 }
 
@@ -68,10 +87,15 @@ pub const COMPANY_SCOPES: [&str; 9] = [
 impl World {
     /// A world at its beginning: Laura holds nothing yet, and nobody has a phone.
     pub async fn begin() -> Self {
+        Self::set_to(Settings::default()).await
+    }
+
+    /// As [`World::begin`], with a server set to `settings`.
+    pub async fn set_to(settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(BEGINNING)));
         let master = MasterKey::generate(&SystemEntropy::default()).to_line();
-        let server = launch(folder.path().join("data"), &master, &clock, None).await;
+        let server = launch(folder.path().join("data"), &master, &clock, None, settings).await;
         let operator = NewUser {
             login: Login::parse("operador").expect("a login"),
             name: Name::parse("Olga Ruiz").expect("a name"),
@@ -90,7 +114,16 @@ impl World {
         let operator = Program::of(http.clone(), &created);
         let company = company(&operator, "Comercial Andina S.A.S.").await;
         let next_serial = std::sync::atomic::AtomicU32::new(4_900_032);
-        Self { server: Some(server), clock, operator, company, folder, master, next_serial }
+        Self {
+            server: Some(server),
+            clock,
+            operator,
+            company,
+            folder,
+            master,
+            settings,
+            next_serial,
+        }
     }
 
     /// The server.
@@ -133,7 +166,9 @@ impl World {
             }
             None => self.http().base().trim_start_matches("http://").parse().expect("an address"),
         };
-        self.server = Some(launch(self.data(), &self.master, &self.clock, Some(address)).await);
+        self.server = Some(
+            launch(self.data(), &self.master, &self.clock, Some(address), self.settings).await,
+        );
     }
 
     /// Now, for server and phones.
@@ -266,10 +301,13 @@ async fn launch(
     master: &str,
     clock: &Arc<ManualClock>,
     listen: Option<std::net::SocketAddr>,
+    settings: Settings,
 ) -> Running {
     let keyring = Keyring::new(MasterKey::parse(master).expect("a key"), []);
     let checkpoints = data.with_file_name("checkpoints.txt");
     let mut options = Start::on_loopback(Some(data), keyring);
+    options.program_limits = settings.program_limits;
+    options.alarm_failures_per_minute = settings.alarm_failures_per_minute;
     options.checkpoint_file = Some(checkpoints);
     options.clock = Arc::clone(clock) as Arc<dyn Clock>;
     if let Some(listen) = listen {

@@ -106,6 +106,7 @@ async fn admit(guard: &Guard, request: &mut Parts) -> Result<Option<Who>, ApiErr
         Rule::Public => Ok(None),
         Rule::Scope(scopes) => {
             let caller = program(&guard.edge, &request.headers).await?;
+            guard.edge.programs.take(&caller)?;
             require(&caller, scopes)?;
             let who = Who::Client(caller.client.id);
             request.extensions.insert(caller);

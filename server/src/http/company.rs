@@ -329,8 +329,16 @@ async fn verify_code(
     super::body::Json(request): super::body::Json<VerifyRequest>,
 ) -> Answered {
     // What follows from too many failures is done also where nobody waits for the answer.
+    edge.programs.take_failure(&caller)?;
     let app = Arc::clone(&edge.app);
-    shown(to_the_end(async move { verify(&app, &caller, request).await }).await)
+    let checked = {
+        let caller = caller.clone();
+        to_the_end(async move { verify(&app, &caller, request).await }).await
+    };
+    if checked.as_ref().is_ok_and(|checked| checked.accepted) {
+        edge.programs.give_failure_back(&caller);
+    }
+    shown(checked)
 }
 
 async fn list_audit(

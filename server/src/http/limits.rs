@@ -6,7 +6,13 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use semilla_core::id::{ClientId, CompanyId};
+use semilla_core::problem::{Problem, ProblemType};
 use tokio::time::Instant;
+
+use super::problem::ApiError;
+use crate::app::ProgramLimits;
+use crate::workflow::caller::Caller;
 
 /// How many names are remembered. Beyond it, names that are not yet known are let through: a limit
 /// that strangers can fill up must not shut out the others.
@@ -77,6 +83,61 @@ impl<K: Eq + Hash> Limiter<K> {
             _ => *bucket = Bucket { left: self.burst, since: now },
         }
     }
+}
+
+/// How often programs may ask, each and all of a company together (security 103), and how often
+/// the codes they send may fail, so that whoever guesses at tokens pays with a budget of their own
+/// (security 19).
+pub(super) struct Programs {
+    requests: Option<(Limiter<ClientId>, Limiter<CompanyId>)>,
+    failures: Option<Limiter<ClientId>>,
+}
+
+impl Programs {
+    /// With the limits that are set; 0 is none.
+    pub(super) fn new(limits: ProgramLimits) -> Self {
+        let every = |time: Duration, count: u32| time / count;
+        let ProgramLimits { requests_per_second, failed_codes_per_minute } = limits;
+        Self {
+            requests: (requests_per_second > 0).then(|| {
+                let (each, together) = (requests_per_second, requests_per_second.saturating_mul(4));
+                let second = Duration::from_secs(1);
+                let limiter = Limiter::new(each.saturating_mul(2), every(second, each));
+                (limiter, Limiter::new(together.saturating_mul(2), every(second, together)))
+            }),
+            failures: (failed_codes_per_minute > 0).then(|| {
+                let minute = Duration::from_secs(60);
+                Limiter::new(failed_codes_per_minute, every(minute, failed_codes_per_minute))
+            }),
+        }
+    }
+
+    /// Takes a request of a program.
+    pub(super) fn take(&self, caller: &Caller) -> Result<(), ApiError> {
+        let Some((each, together)) = &self.requests else { return Ok(()) };
+        each.take(caller.client.id)
+            .and_then(|()| together.take(caller.company.id))
+            .map_err(|wait| too_many("Too many requests of this program: wait.", wait))
+    }
+
+    /// Takes a failed code of a program, before it is known to be one.
+    pub(super) fn take_failure(&self, caller: &Caller) -> Result<(), ApiError> {
+        let Some(failures) = &self.failures else { return Ok(()) };
+        failures
+            .take(caller.client.id)
+            .map_err(|wait| too_many("Too many codes of this program failed: wait.", wait))
+    }
+
+    /// The code did not fail after all.
+    pub(super) fn give_failure_back(&self, caller: &Caller) {
+        if let Some(failures) = &self.failures {
+            failures.give_back(&caller.client.id);
+        }
+    }
+}
+
+fn too_many(detail: &str, wait: Duration) -> ApiError {
+    Problem::new(ProblemType::RateLimited, detail).retry_after(retry_after(wait)).into()
 }
 
 /// The seconds that `Retry-After` tells, rounded up.

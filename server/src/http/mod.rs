@@ -61,6 +61,7 @@ pub struct Edge {
     attempts: oauth::Attempts,
     /// Bindings that are begun, by address.
     bindings: limits::Limiter<std::net::IpAddr>,
+    programs: limits::Programs,
     /// For comparing what is secret; of this process.
     comparison: hmac::Key,
     running: change::Running,
@@ -74,6 +75,7 @@ impl Edge {
             proofs: dpop::Proofs::new(entropy),
             attempts: oauth::Attempts::default(),
             bindings: limits::Limiter::new(200, Duration::from_millis(50)),
+            programs: limits::Programs::new(app.program_limits),
             comparison: hmac::Key::new(hmac::HMAC_SHA256, &entropy::bytes::<32>(entropy)),
             running: change::Running::default(),
             streams: Arc::new(Semaphore::new(wait::STREAMS_MAX)),

@@ -240,7 +240,9 @@ impl Rule {
             (Against::Live, Some(Verifier { sealed: Some(_), .. })) => return unseen("closed"),
             (Against::Live, _) => return unseen("no_seed"),
         };
-        let Some(code) = &self.code else { return unseen("malformed") };
+        // Also a code of another length can be right for nothing.
+        let fits = |code: &&Code| code.digits() == parameters.digits;
+        let Some(code) = self.code.as_ref().filter(fits) else { return unseen("malformed") };
         // Claimed first: what follows can only be done with a claimed attempt.
         let claimed = match counters.claim(&self.lockout, self.now) {
             Ok(claimed) => claimed,

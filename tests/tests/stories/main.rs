@@ -3,6 +3,7 @@
 
 mod audit;
 mod callers;
+mod codes;
 mod flow;
 mod foreign;
 mod input;
