@@ -25,6 +25,9 @@ pub fn run(arguments: &[&str]) -> Output {
     Command::new(semilla()).args(arguments).stdin(Stdio::null()).output().expect("semilla runs")
 }
 
+/// Shows another clock to a program (Debian: apt install libfaketime).
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
 /// A folder that `semilla init` made.
 pub struct Home {
     /// The folder.
@@ -32,6 +35,8 @@ pub struct Home {
     /// What `init` printed: the operator's credentials.
     pub credentials: Value,
     port: u16,
+    /// By how many seconds the server's clock is ahead of the machine's, from its next start on.
+    pub ahead: u64,
 }
 
 impl Home {
@@ -39,6 +44,7 @@ impl Home {
     pub fn make() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("semilla");
+        assert!(Path::new(FAKETIME).is_file(), "libfaketime is not installed: run tests/run");
         let made = run(&["init", "--folder", path.to_str().expect("a path"), "--json"]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let credentials = serde_json::from_slice(&made.stdout).expect("JSON");
@@ -46,7 +52,7 @@ impl Home {
         // phones pin.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
-        Self { folder, credentials, port }
+        Self { folder, credentials, port, ahead: 0 }
     }
 
     /// The folder that `init` filled.
@@ -93,7 +99,15 @@ impl Home {
 
     /// Starts the server without waiting for it.
     pub fn start(&self) -> Child {
-        Command::new(semilla())
+        let mut command = Command::new(semilla());
+        if self.ahead > 0 {
+            // The clock alone: what the system measures time with stays what it is.
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", format!("+{}s", self.ahead))
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        command
             .args(["serve", "--config"])
             .arg(self.config())
             .arg("--ready-file")
@@ -123,6 +137,11 @@ pub struct Process(pub Child);
 impl Process {
     /// Kills it with SIGKILL, now.
     pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// The same, where it is still needed as one that ran.
+    pub fn kill_now(&mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("its status");
     }

@@ -4,6 +4,7 @@
 mod audit;
 mod callers;
 mod codes;
+mod crash;
 mod flow;
 mod foreign;
 mod input;
