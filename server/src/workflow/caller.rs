@@ -150,8 +150,9 @@ impl Phone {
         let company = active_company(app, company).await?;
         match (user.map(|kept| kept.record).filter(|user| user.active), company) {
             (Some(user), Some(company)) => Ok(Self { device, user, company }),
+            // Not revoked: who is active again goes on with the same phone and its seeds.
             _ => Err(Problem::new(
-                ProblemType::DeviceRevoked,
+                ProblemType::Forbidden,
                 "This phone's person, or their company, is not active. Ask the administrator.",
             )
             .into()),

@@ -8,6 +8,7 @@ mod crash;
 mod flow;
 mod foreign;
 mod input;
+mod lifecycle;
 mod receipts;
 mod sockets;
 mod tampering;
