@@ -271,6 +271,11 @@ impl Operation {
         self.requests.iter().find(|request| request.device == device)
     }
 
+    /// Whether this person asked for what only somebody else may approve.
+    pub fn refuses_own(&self, user: UserId) -> bool {
+        self.four_eyes && user == self.asker
+    }
+
     /// Whether its time is over while nobody answered.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.state == OperationState::Pending && now >= self.expires
@@ -290,12 +295,12 @@ impl Operation {
         server: &PublicKey,
         now: Timestamp,
     ) -> Result<Answered, Unanswerable> {
+        if self.refuses_own(from.user) {
+            return Err(Unanswerable::Own);
+        }
         let sent = self.request_to(from.device).ok_or(Unanswerable::NotAsked)?;
         if sent.user != from.user {
             return Err(Unanswerable::NotAsked);
-        }
-        if self.four_eyes && from.user == self.asker {
-            return Err(Unanswerable::Own);
         }
         if self.state != OperationState::Pending {
             return Err(Unanswerable::Decided);

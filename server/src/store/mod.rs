@@ -149,6 +149,8 @@ pub enum Scope {
     DeviceKey,
     /// A user's login, as `company/login`.
     Login,
+    /// The id of an operation that an operator asked for in a company.
+    Operation,
 }
 
 impl Scope {
@@ -163,6 +165,7 @@ impl Scope {
             Self::Activation => "activation",
             Self::DeviceKey => "device_key",
             Self::Login => "login",
+            Self::Operation => "operation",
         }
     }
 }

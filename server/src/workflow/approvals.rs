@@ -33,7 +33,7 @@ use super::views::{OperationAsked, OperationView};
 use super::{Failure, Plan, View, act};
 use crate::app::App;
 use crate::records::{InboxItem, StoredToken};
-use crate::store::{Query, Record, Records, StoreError, Topic, Versioned};
+use crate::store::{Query, Record, Records, Scope, StoreError, Topic, Versioned};
 
 /// How many phones one request goes to.
 const PHONES_MAX: usize = 10;
@@ -244,6 +244,9 @@ pub async fn send(
         expires,
     };
     unit.save(&operation);
+    if asker.company != company.id {
+        effects::reserve(unit, Scope::Operation, id_text.clone(), company.id, id_text.clone());
+    }
     let subject = Subject {
         token: operation.token.map(|token| token.id),
         user: Some(holder.id),
@@ -375,9 +378,21 @@ pub fn number_of(app: &App, operation: &Operation) -> Result<MatchNumber, Failur
     MatchNumber::parse(text).map_err(|error| inconsistent(error.to_string()).into())
 }
 
+/// Whose company's an operation is that this program asks about: its own or, where an operator
+/// asked for it, the one it was asked in.
+async fn owner_of(app: &App, caller: &Caller, id: OperationId) -> Result<CompanyId, Failure> {
+    if caller.company.id == CompanyId::BANK
+        && let Some((company, _)) = app.store.lookup(Scope::Operation, &id.to_string()).await?
+    {
+        return Ok(company);
+    }
+    Ok(caller.company.id)
+}
+
 /// Shows an operation to the company's programs.
 pub async fn show(app: &App, caller: &Caller, id: OperationId) -> Result<OperationView, Failure> {
-    let operation = app.store.get::<Operation>(caller.company.id, &id.to_string()).await?;
+    let company = owner_of(app, caller, id).await?;
+    let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
     let operation = operation.ok_or_else(Problem::not_found)?.record;
     let is_askers = caller.client.askers.contains(&operation.asker)
         && caller.scopes.contains(&crate::records::ApiScope::TokensRelease);
@@ -392,7 +407,7 @@ pub async fn wait(
     id: OperationId,
     patience: Duration,
 ) -> Result<OperationView, Failure> {
-    let company = caller.company.id;
+    let company = owner_of(app, caller, id).await?;
     let topic = Topic::Operation(id.to_string());
     let ended = || async {
         let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
@@ -443,16 +458,20 @@ async fn expire_in(unit: &mut Unit<'_>, operation: &Operation) -> Result<(), Fai
     .await
 }
 
-/// Takes back an operation that waits.
+/// Takes back an operation that waits: its asker alone does.
 pub async fn cancel(
     app: &App,
     acting: &Acting,
     id: OperationId,
 ) -> Result<Plan<OperationView>, Failure> {
     let mut unit = Unit::new(app);
-    let company = acting.caller.company.id;
+    let company = owner_of(app, &acting.caller, id).await?;
     let operation = unit.get::<Operation>(company, &id.to_string()).await?;
     let operation = operation.ok_or_else(Problem::not_found)?.record;
+    if operation.asker != acting.asker.id {
+        let detail = "Only the person who asked for it can take it back.";
+        return Err(Problem::new(ProblemType::Forbidden, detail).into());
+    }
     if operation.state != OperationState::Pending {
         return Err(already_decided(&operation).into());
     }
@@ -508,8 +527,13 @@ pub async fn answer(
     let mut unit = Unit::new(app);
     let mut device = super::devices::bound(&mut unit, phone).await?;
     let item = unit.get::<InboxItem>(phone.company.id, &InboxItem::id_of(device.id, id)).await?;
-    let Some(item) = item else { return Err(Problem::not_found().into()) };
-    let operation = unit.must::<Operation>(item.record.of, &id.to_string()).await?.record;
+    let asked = item.is_some();
+    let of = item.map_or(phone.company.id, |item| item.record.of);
+    let operation = unit.get::<Operation>(of, &id.to_string()).await?.map(|found| found.record);
+    // Whoever asked under four eyes is told why, and it is recorded; for everybody else who was
+    // not asked there is nothing here.
+    let operation = operation.filter(|operation| asked || operation.refuses_own(device.user));
+    let Some(operation) = operation else { return Err(Problem::not_found().into()) };
     if let OperationState::Executed { response, .. } = &operation.state
         && response == text
     {
