@@ -2,10 +2,12 @@
 //! stories themselves are in `tests/tests/stories`; here are also the rules for dependencies and
 //! for what may be committed.
 
+pub mod asking;
 pub mod bad;
 pub mod bodies;
 pub mod canary;
 pub mod http;
+pub mod people;
 pub mod places;
 pub mod process;
 pub mod seeded;

@@ -1,6 +1,7 @@
 //! The whole system told as stories: the real server at port 0, real phones, real cryptography, and
 //! a clock that the story moves. One binary, so that it is linked once.
 
+mod approvals;
 mod audit;
 mod callers;
 mod codes;
