@@ -87,6 +87,9 @@ pub struct Enrollment {
     /// The phone with the live generation, where it renews one: the same phone gets the new one,
     /// except for the cause `new_phone`, which is for any other phone of the holder.
     pub current: Option<DeviceId>,
+    /// SHA-256 of the message by which its holder asked for it, base64url, where it was one: the
+    /// same message opens nothing anew.
+    pub asked_by: Option<String>,
     /// How far it has come.
     pub state: EnrollmentState,
     /// Since when.

@@ -1,11 +1,9 @@
 //! Phones: binding the first and another, revoking, recovering, leaving, and changing the key.
 
-use semilla_core::approval::Approvable;
+use semilla_core::approval::{Approvable, Operation};
 use semilla_core::audit::{Actor, Subject};
-use semilla_core::base64url;
 use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Activation, ActivationState};
-use semilla_core::entropy;
 use semilla_core::id::{CompanyId, DeviceId, OperationId, UserId};
 use semilla_core::operations::BlockCause;
 use semilla_core::person::{Binding, Company, Role, User};
@@ -14,6 +12,7 @@ use semilla_core::protocol::MessageError;
 use semilla_core::protocol::activation::{ActivationKey, ActivationName};
 use semilla_core::protocol::bytes::Nonce;
 use semilla_core::protocol::jwk::PublicKey;
+use semilla_core::protocol::messages::Bind;
 use semilla_core::protocol::{messages, wire};
 use semilla_core::seal::Purpose;
 use semilla_core::secret::SecretText;
@@ -140,6 +139,9 @@ impl View for wire::Bound {
 pub async fn bind(app: &App, text: &str) -> Result<Plan<wire::Bound>, Failure> {
     let (bind, key) = messages::verify_bind(text, &app.issuer).map_err(signature_invalid)?;
     let mut unit = Unit::new(app);
+    if let Some(bound) = bound_before(&mut unit, &bind, &key, text).await? {
+        return Ok(unit.plan(bound));
+    }
     let mut activation = live_activation(&mut unit, &bind.activation).await?;
     let ActivationState::Started { nonce } = &activation.state else {
         return Err(activation_invalid().into());
@@ -175,7 +177,7 @@ pub async fn bind(app: &App, text: &str) -> Result<Plan<wire::Bound>, Failure> {
     unit.save(&activation);
     unit.batch.writes.push(Write::Free(Scope::Activation, activation.name.clone()));
 
-    let device_token = new_device_token(app);
+    let device_token = device_token_for(app, text);
     let mut device = Device {
         id: DeviceId::new(unit.now, app.entropy.as_ref()),
         company,
@@ -242,9 +244,43 @@ pub async fn bind(app: &App, text: &str) -> Result<Plan<wire::Bound>, Failure> {
     Ok(unit.plan(wire::Bound { device: device.id, device_token, match_number }))
 }
 
-/// A new device token: 256 random bits.
-fn new_device_token(app: &App) -> String {
-    base64url::encode(&entropy::bytes::<32>(app.entropy.as_ref()))
+/// The device token that a phone's message earns. The same message gets the same token, so that an
+/// answer which was lost can be given again, though no token is kept; without the phone's key it
+/// opens nothing.
+fn device_token_for(app: &App, text: &str) -> String {
+    super::hmac(app, &[b"device-token", text.as_bytes()])
+}
+
+/// The phone that this very message bound, whose answer was lost: for as long as its code would
+/// have lived.
+async fn bound_before(
+    unit: &mut Unit<'_>,
+    bind: &Bind,
+    key: &PublicKey,
+    text: &str,
+) -> Result<Option<wire::Bound>, Failure> {
+    let app = unit.app;
+    let found = app.store.lookup(Scope::DeviceKey, &key.thumbprint()).await?;
+    let Some((company, id)) = found else { return Ok(None) };
+    let device = unit.must::<Device>(company, &id).await?.record;
+    let activation = unit.get::<Activation>(company, bind.activation.as_str()).await?;
+    let in_time = activation.is_some_and(|activation| {
+        activation.record.state == ActivationState::Used && unit.now < activation.record.expires
+    });
+    let device_token = device_token_for(app, text);
+    if !in_time || device.token_sha256 != sha256(&device_token) {
+        return Ok(None);
+    }
+    let match_number = match device.state {
+        DeviceState::Waiting { operation } => {
+            let operation = unit.must::<Operation>(company, &operation.to_string()).await?.record;
+            Some(approvals::number_of(app, &operation)?.expose().to_owned())
+        }
+        DeviceState::Bound => None,
+        DeviceState::Suspended | DeviceState::Revoked => return Ok(None),
+    };
+    let device_token = SecretText::new(device_token);
+    Ok(Some(wire::Bound { device: device.id, device_token, match_number }))
 }
 
 fn register(unit: &mut Unit<'_>, device: &Device) {
@@ -281,6 +317,11 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
     phone.require_bound()?;
     let mut unit = Unit::new(app);
     let mut device = bound(&mut unit, phone).await?;
+    let device_token = device_token_for(app, text);
+    if device.token_sha256 == sha256(&device_token) {
+        // The reply was lost, and the phone asks again: with the new key already.
+        return Ok(unit.plan(KeyChanged::of(&device, device_token)));
+    }
     let change = messages::verify_key_change(text, &device.key, device.id, &app.issuer)
         .map_err(signature_invalid)?;
     count(&mut unit, &mut device, change.ctr)?;
@@ -292,8 +333,8 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
         )
         .into());
     }
-    let device_token = new_device_token(app);
-    unit.batch.writes.push(Write::Free(Scope::DeviceToken, device.token_sha256.clone()));
+    // The old token still leads here: where this reply gets lost, the phone has no other. It is
+    // good for nothing without the new key.
     device.key = new;
     device.token_sha256 = sha256(&device_token);
     register(&mut unit, &device);
@@ -301,14 +342,20 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
         Subject { device: Some(device.id), user: Some(device.user), ..Subject::default() };
     let draft = unit.draft(device.company, "device.key_changed", phone.actor()).about(subject);
     unit.record(draft.with("key", device.key.thumbprint()));
-    let device_token = SecretText::new(device_token);
-    Ok(unit.plan(KeyChanged(wire::Bound { device: device.id, device_token, match_number: None })))
+    Ok(unit.plan(KeyChanged::of(&device, device_token)))
 }
 
 /// A phone after it changed its key.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct KeyChanged(pub wire::Bound);
+
+impl KeyChanged {
+    fn of(device: &Device, device_token: String) -> Self {
+        let device_token = SecretText::new(device_token);
+        Self(wire::Bound { device: device.id, device_token, match_number: None })
+    }
+}
 
 impl View for KeyChanged {}
 

@@ -10,7 +10,7 @@ use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId};
 use semilla_core::operations::{Action, BlockCause, RotateCause, State};
 use semilla_core::person::{Company, User};
 use semilla_core::receipt;
-use semilla_core::token::{Changed, Custody, Effect, Live, Token};
+use semilla_core::token::{Changed, Custody, Effect, Live, Token, TokenState};
 
 use super::Failure;
 use super::unit::Unit;
@@ -75,7 +75,8 @@ pub async fn apply(
                 unit.save(&generation);
             }
             Effect::DeviceRevoked(id) => {
-                let cause = BlockCause::DeviceLostOrStolen;
+                // With the cause that the token itself was blocked for.
+                let TokenState::Blocked { cause, .. } = token.state else { continue };
                 Box::pin(revoke_device(unit, company, id, cause, actor.clone())).await?;
             }
         }
@@ -175,6 +176,7 @@ async fn open_enrollment(
         profile: company.policy.profile,
         rotation: rotation.filter(|_| token.live().is_some()),
         current,
+        asked_by: None,
         state: EnrollmentState::Open,
         created: unit.now,
         expires: unit.now.plus(company.policy.enrollment()),

@@ -540,6 +540,15 @@ pub async fn rotate(
     if request.token != id || stored.record.token.holder() != Some(phone.user.id) || !here {
         return Err(Problem::not_found().into());
     }
+    let asked_by = Some(Digest::of(text.as_bytes()).to_string());
+    if let Some(open) = stored.record.token.enrollment {
+        let open = unit.must::<Enrollment>(phone.company.id, &open.to_string()).await?.record;
+        if open.asked_by == asked_by {
+            // The reply was lost, and the phone asks again.
+            let (enrollment, generation) = (open.id, open.generation);
+            return Ok(unit.plan(wire::Rotating { enrollment, generation }));
+        }
+    }
     if live.map(|live| live.generation) != Some(request.generation) {
         return Err(
             problem_of(semilla_core::token::Refused::ProofMismatch, Some(&stored.record)).into()
@@ -558,6 +567,8 @@ pub async fn rotate(
         .map_err(|refused| problem_of(refused, Some(&stored.record)))?;
     let generation = changed.token.generation;
     apply(&mut unit, &stored, changed, phone.actor(), Some(cause)).await?;
+    let opened = unit.must::<Enrollment>(phone.company.id, &enrollment.to_string()).await?.record;
+    unit.save(&Enrollment { asked_by, ..opened });
     Ok(unit.plan(wire::Rotating { enrollment, generation }))
 }
 
