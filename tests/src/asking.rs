@@ -4,13 +4,15 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use ring::rand::SystemRandom;
 use semilla_approver::Phone;
 use semilla_approver::http::Response;
 use semilla_approver::review::Request;
 use semilla_core::protocol::approval::{ApprovalResponse, Decision, MatchNumber};
 use semilla_core::protocol::bytes::Nonce;
+use semilla_core::protocol::jwk::SigningKey;
 use semilla_core::protocol::jws::KeyHeader;
-use semilla_core::protocol::messages::{Envelope, Message};
+use semilla_core::protocol::messages::{self, Envelope, Message};
 use semilla_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -137,4 +139,15 @@ pub fn accepted(answer: &Response) -> Value {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     assert!(answer.is_success(), "{} {body}", answer.status);
     body
+}
+
+/// Signs claims with any key as a message of any kind.
+pub fn sign_with<M: Message>(key: &SigningKey, claims: Value) -> String {
+    messages::sign(&ByHand::<M> { claims, kind: PhantomData }, key, &SystemRandom::new())
+}
+
+/// A key that nobody knows yet.
+pub fn new_key() -> SigningKey {
+    let random = SystemRandom::new();
+    SigningKey::from_pkcs8(&SigningKey::generate(&random), &random).expect("a key")
 }

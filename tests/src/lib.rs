@@ -4,6 +4,7 @@
 
 pub mod asking;
 pub mod bad;
+pub mod binding;
 pub mod bodies;
 pub mod canary;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod process;
 pub mod seeded;
 pub mod socket;
 pub mod trails;
+pub mod wire;
 pub mod world;
 
 #[cfg(test)]
