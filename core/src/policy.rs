@@ -21,7 +21,7 @@ pub enum Authorizer {
 
 /// Where the company's seeds live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Profile {
     /// In the AppMóvil: SHA-256 and 32 bytes, sealed to one phone.
     AppMovil {

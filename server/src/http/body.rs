@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use semilla_core::problem::{Problem, ProblemType};
 use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
 
 use super::headers::single;
 use super::problem::ApiError;
@@ -99,7 +100,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_str::<serde_json::Value>(text).map_err(|error| unreadable(&error))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
-    let value = parsed.map_err(|error| problem_of(pointer(error.path()), error.inner()))?;
+    let value = parsed.map_err(|error| problem_of(error.path(), error.inner()))?;
     // `serde` would take the fields of a struct from an array as well; a request has one form.
     if !text.trim_start().starts_with('{') {
         return Err(Problem::field("#", "must be an object").into());
@@ -119,18 +120,18 @@ fn unreadable(error: &serde_json::Error) -> Problem {
 }
 
 /// JSON that says something else than what is wanted.
-fn problem_of(pointer: String, error: &serde_json::Error) -> Problem {
+fn problem_of(path: &Path, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     match named_field(what) {
         // The path leads to a field that is not known, and to the struct of other ones.
-        Some((_, Fault::Unknown)) => Problem::field(pointer, Fault::Unknown.text()),
-        Some((name, fault)) => {
-            Problem::field(format!("{pointer}/{}", escaped(&name)), fault.text())
-        }
+        Some((_, Fault::Unknown)) => Problem::field(pointer(path, None), Fault::Unknown.text()),
+        Some((name, fault)) => Problem::field(pointer(path, Some(&name)), fault.text()),
         // An object in the place of a word, for which `serde_json` has no better words.
-        None if error.is_syntax() => Problem::field(pointer, "has another form than it must have"),
-        None => Problem::field(pointer, shortened(what)),
+        None if error.is_syntax() => {
+            Problem::field(pointer(path, None), "has another form than it must have")
+        }
+        None => Problem::field(pointer(path, None), shortened(what)),
     }
 }
 
@@ -167,17 +168,24 @@ pub(super) fn named_field(error: &str) -> Option<(String, Fault)> {
     })
 }
 
-/// The path as a JSON pointer in a URI fragment (RFC 6901 section 6).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
+/// The path, and the field in it where one is named, as a JSON pointer in a URI fragment (RFC 6901
+/// section 6).
+fn pointer(path: &Path, field: Option<&str>) -> String {
     let mut pointer = "#".to_owned();
-    for segment in path {
+    let mut segments = path.iter().peekable();
+    while let Some(segment) = segments.next() {
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
             Segment::Map { key } => pointer.push_str(&format!("/{}", escaped(&shortened(key)))),
-            // The variant of an enum is no place of its own in the document.
+            // A variant is a place of its own where something is in it; else it may be a word.
+            Segment::Enum { variant } if field.is_some() || segments.peek().is_some() => {
+                pointer.push_str(&format!("/{}", escaped(&shortened(variant))));
+            }
             Segment::Enum { .. } | Segment::Unknown => {}
         }
+    }
+    if let Some(field) = field {
+        pointer.push_str(&format!("/{}", escaped(field)));
     }
     pointer
 }
@@ -234,6 +242,14 @@ mod tests {
     struct Outer {
         cause: String,
         inner: Option<Inner>,
+        choice: Option<Choice>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Choice {
+        Word,
+        Within { number: u32 },
     }
 
     fn refused(body: &[u8]) -> Problem {
@@ -294,6 +310,10 @@ mod tests {
                 "#/inner/numbers/0",
             ),
             (r#"{"cause":"a","inner":{"numbers":[],"more":1}}"#, "#/inner/more"),
+            (r#"{"cause":"a","choice":"none"}"#, "#/choice"),
+            (r#"{"cause":"a","choice":"within"}"#, "#/choice"),
+            (r#"{"cause":"a","choice":{"within":{"number":-1}}}"#, "#/choice/within/number"),
+            (r#"{"cause":"a","choice":{"within":{}}}"#, "#/choice/within/number"),
             (r#"["a",null]"#, "#"),
             (r#""a""#, "#"),
             ("null", "#"),
