@@ -12,6 +12,8 @@ mod foreign;
 mod input;
 mod lifecycle;
 mod phones;
+mod policies;
 mod receipts;
+mod rotation;
 mod sockets;
 mod tampering;
