@@ -111,7 +111,7 @@ pub async fn issue_code(
         problem.who_can_act = Some("administrator".to_owned());
         return Err(problem.into());
     }
-    kill_codes(&mut unit, company, user).await?;
+    kill_codes(&mut unit, company, Some(user)).await?;
     let code = loop {
         let code = ActivationCode::generate(app.entropy.as_ref());
         if app.store.lookup(Scope::Activation, code.name().as_str()).await?.is_none() {
@@ -152,15 +152,16 @@ fn unprintable() -> Problem {
     Problem::new(ProblemType::Internal, "The address of this server does not fit into a QR code.")
 }
 
-/// Ends a person's activation codes.
+/// Ends a person's activation codes, or those of everybody in a company.
 pub async fn kill_codes(
     unit: &mut Unit<'_>,
     company: CompanyId,
-    user: UserId,
+    user: Option<UserId>,
 ) -> Result<(), Failure> {
-    let live = Query::of(Activation::TABLE, company, 100)
-        .equals("user", user.to_string())
-        .equals("state", "live");
+    let mut live = Query::of(Activation::TABLE, company, 1000).equals("state", "live");
+    if let Some(user) = user {
+        live = live.equals("user", user.to_string());
+    }
     for earlier in unit.find::<Activation>(&live).await? {
         let dead = Activation { state: ActivationState::Dead, ..earlier.record };
         unit.batch.writes.push(Write::Free(Scope::Activation, dead.name.clone()));

@@ -180,7 +180,7 @@ async fn require_another_administrator(unit: &mut Unit<'_>, user: &User) -> Resu
 /// Ends what a person had begun, and refuses their codes.
 async fn stop_user(unit: &mut Unit<'_>, user: &User, actor: Actor) -> Result<(), Failure> {
     let company = user.company;
-    super::enrollments::kill_codes(unit, company, user.id).await?;
+    super::enrollments::kill_codes(unit, company, Some(user.id)).await?;
     let asked = Query::of(semilla_core::approval::Operation::TABLE, company, 100)
         .equals("asker", user.id.to_string())
         .equals("state", "pending");
@@ -389,6 +389,7 @@ pub async fn change_company(
         unit.record(unit.draft(chain, kind, actor).with("company", id));
     }
     if !company.active {
+        super::enrollments::kill_codes(&mut unit, id, None).await?;
         let pending = Query::of(semilla_core::approval::Operation::TABLE, id, 1000)
             .equals("state", "pending");
         for operation in unit.find::<semilla_core::approval::Operation>(&pending).await? {
