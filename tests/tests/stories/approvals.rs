@@ -17,6 +17,7 @@ use semilla_tests::asking::{
 use semilla_tests::bodies::policy;
 use semilla_tests::http::{Expect, Reply};
 use semilla_tests::process::sqlite;
+use semilla_tests::socket;
 use semilla_tests::world::{Active, World};
 use serde_json::{Value, json};
 
@@ -464,6 +465,34 @@ async fn security_58_a_hundred_answers_at_once_have_one_effect_and_one_record() 
         other => panic!("{other}"),
     }
     assert_whole(&waiting.world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_56_of_an_approval_and_a_block_at_once_one_comes_first_and_counts() {
+    for _ in 0..8 {
+        let waiting = Waiting::begin().await;
+        let company = &waiting.world.company;
+        let good = sign_answer(waiting.phone(), waiting.good());
+        let path = format!("/api/v1/tokens/{}/block", waiting.active.token);
+        let block = company.program.post(&path, json!({"cause": "technical_failure"}));
+        let (approved, blocked) = tokio::join!(waiting.send_text(good), block);
+        let (operation, token) = waiting.stands().await;
+        match (operation.as_str(), token.as_str()) {
+            ("executed", "company") => {
+                accepted(&approved);
+                blocked.refused("state-conflict");
+            }
+            ("cancelled", "blocked") => {
+                refused(&approved, "approval-already-decided");
+                blocked.expect(200);
+            }
+            other => panic!("{other:?}"),
+        }
+        let kinds = waiting.kinds().await;
+        let done = ["token.released", "token.blocked"];
+        assert_eq!(kinds.iter().filter(|kind| done.contains(&kind.as_str())).count(), 1);
+        assert_whole(&waiting.world).await;
+    }
 }
 
 /// One more phone of the administrator, which `first` agreed to.
@@ -993,6 +1022,33 @@ async fn whoever_waits_is_woken_on_both_sides() {
     };
     let (seen, ()) = tokio::join!(company.program.get(&path), approving);
     assert_eq!(seen.expect(200)["state"], "executed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_is_told_of_requests_in_a_stream_each_once() {
+    let (world, active) = World::with_active_token().await;
+    let company = &world.company;
+    let marta = company.person("marta.paz", "Marta Paz").await;
+    let (token, _, _) = world.assigned(company, &marta).await;
+    let path = "/device/v1/stream";
+    let reply = world.http().send("GET", path, &[], b"").await.expect("an answer");
+    let raw = active.administrator.raw();
+    let proof = raw.proof("GET", path, Some(reply.header("dpop-nonce"))).expect("a proof");
+    let authorization = format!("DPoP {}", raw.device_token().expect("a token").expose());
+    let headers = [("authorization", authorization.as_str()), ("dpop", proof.as_str())];
+    let base = world.http().base().to_owned();
+    let mut stream = socket::connect(&base).await;
+    let request = socket::request("GET", path, &headers, b"");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.expect("sent");
+    let head = socket::read_until(&mut stream, b"\r\n\r\n").await;
+    assert!(String::from_utf8_lossy(&head).contains("text/event-stream"));
+    let first = company.ask_for_release(&active.token).await;
+    let told = socket::read_until(&mut stream, first.id.as_bytes()).await;
+    assert!(String::from_utf8_lossy(&told).contains("event: approval"));
+    let second = company.ask_for_release(&token).await;
+    let told = socket::read_until(&mut stream, second.id.as_bytes()).await;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(!told.contains(&first.id) && !told.contains(&first.number), "{told}");
 }
 
 /// So much that whoever began to wait before does wait by now.

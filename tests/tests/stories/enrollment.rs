@@ -704,3 +704,73 @@ async fn nobody_gets_a_code_for_somebody_who_takes_no_part() {
     let (_, uri) = company.activation_for(&company.laura).await;
     world.phone().bind(&uri).await.expect("a new one works");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_company_that_takes_no_part_gets_nothing_bound_and_its_codes_are_dead() {
+    let world = World::begin().await;
+    let company = &world.company;
+    let (typed, uri) = company.activation_for(&company.laura).await;
+    let begun = Binder::new(&world, &typed);
+    let nonce = begun.nonce().await;
+    let companies = format!("/api/v1/companies/{}", company.id);
+    for active in [false, true] {
+        let body = Some(json!({"active": active}));
+        world.operator.send("PATCH", &companies, &[], body).await.expect(200);
+        begun.send(begun.claims(nonce)).await.refused("activation-invalid");
+        begun.start().await.refused("activation-invalid");
+        world.phone().bind(&uri).await.expect_err("dead, and dead it stays");
+    }
+    let (_, uri) = company.activation_for(&company.laura).await;
+    world.phone().bind(&uri).await.expect("a new one works");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_44_a_code_that_many_use_at_once_binds_one_phone() {
+    let world = World::begin().await;
+    let company = &world.company;
+    let (typed, _) = company.activation_for(&company.laura).await;
+    let binders: Vec<_> = (0..20).map(|_| Binder::new(&world, &typed)).collect();
+    let nonce = binders[0].nonce().await;
+    let sent = binders.iter().map(|binder| binder.send(binder.claims(nonce)));
+    let answers = futures_util::future::join_all(sent).await;
+    let bound = answers.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!(bound, 1);
+    for answer in answers.into_iter().filter(|answer| answer.status != 201) {
+        answer.refused("activation-invalid");
+    }
+    assert_eq!(company.program.get("/api/v1/devices").await.expect(200)["total"], 1);
+    let kinds = world.kinds_since(company, 0).await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "device.bound").count(), 1);
+    assert_whole(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_37_a_seed_that_many_ask_for_at_once_is_made_for_one() {
+    let stage = Assigned::begin().await;
+    let (world, company) = (&stage.world, &stage.world.company);
+    let (_, uri) = company.activation_for(&company.laura).await;
+    let second = world.phone();
+    let number = second.bind(&uri).await.expect("bound").match_number.expect("a number");
+    let request = request_on(&stage.phone).await;
+    stage.phone.approve(request.id(), &number).await.expect("approved");
+    let phones = [&stage.phone, &second];
+    let asked: Vec<_> = (0..20)
+        .map(|place| (phones[place % 2], ByHand::ask(phones[place % 2], &stage.enrollment)))
+        .collect();
+    let sent = asked.iter().map(|(phone, by_hand)| by_hand.send(phone));
+    let answers = futures_util::future::join_all(sent).await;
+    let mut seeds = Vec::new();
+    for ((phone, by_hand), answer) in asked.iter().zip(&answers) {
+        if answer.is_success() {
+            seeds.push((*phone, by_hand.open(phone, answer).expect("a seed")));
+        } else {
+            refused(answer, "state-conflict");
+        }
+    }
+    assert_eq!(seeds.len(), 1);
+    let (phone, seed) = &seeds[0];
+    accepted(&confirm(phone, &stage.enrollment, &code(seed, world.now())).await);
+    let kinds = world.kinds_since(company, 0).await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "enrollment.delivered").count(), 1);
+    assert_whole(world).await;
+}
