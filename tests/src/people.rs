@@ -4,6 +4,7 @@
 use semilla_approver::Phone;
 use serde_json::{Value, json};
 
+use crate::asking::request_on;
 use crate::http::{Expect, Program};
 use crate::world::{COMPANY_SCOPES, Company, World};
 
@@ -38,6 +39,23 @@ impl World {
         phone
     }
 
+    /// A phone that a person bound as another one, and that waits for a phone bound before; with
+    /// the number that it shows.
+    pub async fn waiting_phone(&self, company: &Company, user: &str) -> (Phone, String) {
+        let (_, uri) = company.activation_for(user).await;
+        let phone = self.phone();
+        let number = phone.bind(&uri).await.expect("bound").match_number.expect("a number");
+        (phone, number)
+    }
+
+    /// Another phone of a person, which `first` agreed to.
+    pub async fn another_phone(&self, company: &Company, user: &str, first: &Phone) -> Phone {
+        let (phone, number) = self.waiting_phone(company, user).await;
+        let request = request_on(first).await;
+        first.approve(request.id(), &number).await.expect("approved");
+        phone
+    }
+
     /// Revokes a phone in the administrator's name.
     pub async fn revoke(&self, company: &Company, phone: &Phone) {
         let device = phone.raw().device().expect("bound");
@@ -52,6 +70,15 @@ impl Company {
         let mut policy = self.program.get("/api/v1/policies").await.expect(200);
         change(&mut policy);
         self.program.send("PUT", "/api/v1/policies", &[], Some(policy)).await.expect(200);
+    }
+
+    /// The state of a phone as the company sees it.
+    pub async fn state_of_phone(&self, phone: &Phone) -> String {
+        let device = json!(phone.raw().device().expect("bound"));
+        let devices = self.program.get("/api/v1/devices").await.expect(200);
+        let mut listed = devices["items"].as_array().expect("items").iter();
+        let found = listed.find(|listed| listed["id"] == device).expect("it is listed");
+        found["state"].as_str().expect("a state").to_owned()
     }
 
     /// Lets a person take part, or no more.

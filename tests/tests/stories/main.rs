@@ -1,14 +1,18 @@
 //! The whole system told as stories: the real server at port 0, real phones, real cryptography, and
 //! a clock that the story moves. One binary, so that it is linked once.
 
+mod activation;
 mod approvals;
 mod audit;
 mod callers;
 mod codes;
+mod connections;
 mod crash;
+mod decisions;
 mod enrollment;
 mod flow;
 mod foreign;
+mod forgeries;
 mod input;
 mod lifecycle;
 mod phones;

@@ -66,16 +66,6 @@ async fn seed_of(phone: &Phone, enrollment: &str) -> (ByHand, Seed) {
     (request, seed)
 }
 
-/// A second phone of Laura's.
-async fn second_phone(world: &World, first: &Phone) -> Phone {
-    let (_, uri) = world.company.activation_for(&world.company.laura).await;
-    let second = world.phone();
-    let number = second.bind(&uri).await.expect("bound").match_number.expect("a number");
-    let request = request_on(first).await;
-    first.approve(request.id(), &number).await.expect("approved");
-    second
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn security_49_the_old_seed_is_good_until_the_new_one_is_proven_and_then_dead() {
     let rotating = Rotating::begin().await;
@@ -202,7 +192,7 @@ async fn security_50_a_token_moves_to_a_new_phone_when_the_old_one_says_so_and_t
 {
     let (world, active) = World::with_active_token().await;
     let company = &world.company;
-    let new = second_phone(&world, &active.phone).await;
+    let new = world.another_phone(&world.company, &world.company.laura, &active.phone).await;
     // The new phone has no say in it: the seed is not on it.
     let error = new.rotate(&active.serial, RotateCause::NewPhone).await.expect_err("not its own");
     assert_eq!(error.kind(), "not-found");
@@ -234,7 +224,7 @@ async fn security_50_a_token_moves_to_a_new_phone_when_the_old_one_says_so_and_t
 async fn a_renewal_on_the_same_phone_is_for_that_phone_alone() {
     for cause in [RotateCause::Scheduled, RotateCause::Suspicion] {
         let (world, active) = World::with_active_token().await;
-        let other = second_phone(&world, &active.phone).await;
+        let other = world.another_phone(&world.company, &world.company.laura, &active.phone).await;
         let begun = active.phone.rotate(&active.serial, cause).await.expect("begun");
         assert!(other.enrollments().await.expect("a list").is_empty());
         let by_hand = ByHand::ask(&other, &begun.enrollment.to_string());
@@ -250,7 +240,7 @@ async fn a_renewal_on_the_same_phone_is_for_that_phone_alone() {
 async fn a_renewal_that_the_company_asks_for_waits_for_the_holders_phone_with_the_seed() {
     let (world, active) = World::with_active_token().await;
     let company = &world.company;
-    let other = second_phone(&world, &active.phone).await;
+    let other = world.another_phone(&world.company, &world.company.laura, &active.phone).await;
     let asked = company.ask(&active.token, "rotate", json!({"cause": "scheduled"})).await;
     // Not the administrator's, and not the holder's other one.
     for phone in [&active.administrator, &other] {
@@ -346,7 +336,7 @@ async fn a_rotation_by_hand_must_fit_the_token_as_it_is() {
 async fn a_rotation_opened_again_is_for_the_same_phone_and_the_earlier_one_is_dead() {
     let rotating = Rotating::begin().await;
     let (world, company) = (&rotating.world, &rotating.world.company);
-    let other = second_phone(world, &rotating.active.phone).await;
+    let other = world.another_phone(company, &company.laura, &rotating.active.phone).await;
     let path = format!("/api/v1/tokens/{}/enrollments", rotating.active.token);
     let opened = company.program.post(&path, json!({})).await.expect(201);
     let enrollment = opened["enrollment"]["id"].as_str().expect("an id").to_owned();
