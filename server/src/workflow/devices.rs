@@ -27,7 +27,7 @@ use super::views::{DeviceView, Nothing, OperationAsked, Page};
 use super::{Failure, Plan, View};
 use crate::app::App;
 use crate::records::StoredToken;
-use crate::store::{Query, Record, Records, Scope, StoreError, Topic, Versioned, Write};
+use crate::store::{Query, Record, Records, Scope, StoreError, Topic, Write};
 
 /// How many phones one person may have bound.
 const PHONES_MAX: usize = 5;
@@ -46,23 +46,24 @@ pub async fn bound(unit: &mut Unit<'_>, phone: &Phone) -> Result<Device, Failure
 }
 
 /// Takes the counter of a verified message. One that does not rise means that there are two of
-/// this phone: it is suspended, and that is recorded (security 130).
-pub fn count(unit: &mut Unit<'_>, device: &mut Device, seen: u64) -> Result<(), Failure> {
+/// this phone: it is suspended, what waits for it ends, and that is recorded (security 130).
+pub async fn count(unit: &mut Unit<'_>, device: &mut Device, seen: u64) -> Result<(), Failure> {
     let Err(error) = device.count(seen) else {
         unit.save(device);
         return Ok(());
     };
     // Only this is to be changed, whatever else the unit has done so far.
     let mut alone = Unit::new(unit.app);
+    let mut device = alone.must::<Device>(device.company, &device.id.to_string()).await?.record;
+    require_bound(&device)?;
     device.state = DeviceState::Suspended;
-    alone
-        .batch
-        .update(&Versioned { record: device.clone(), version: unit.version_after(device) - 1 });
+    alone.save(&device);
     let subject =
         Subject { device: Some(device.id), user: Some(device.user), ..Subject::default() };
     let draft = alone.draft(device.company, "device.suspended", Actor::System).about(subject);
     alone.record(draft.with("reason", error));
     alone.wake(Topic::Device(device.id.to_string()));
+    effects::cancel_what_waits_on(&mut alone, device.company, device.id).await?;
     Err(alone.refuse(Problem::new(
         ProblemType::DeviceRevoked,
         "This phone sent a counter it had used before: there may be two copies of it. It is suspended; \
@@ -324,7 +325,7 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
     }
     let change = messages::verify_key_change(text, &device.key, device.id, &app.issuer)
         .map_err(signature_invalid)?;
-    count(&mut unit, &mut device, change.ctr)?;
+    count(&mut unit, &mut device, change.ctr).await?;
     let new: PublicKey = change.new_key;
     if app.store.lookup(Scope::DeviceKey, &new.thumbprint()).await?.is_some() {
         return Err(Problem::new(

@@ -351,12 +351,7 @@ pub async fn revoke_device(
         end_operation(unit, company, operation, OperationState::Cancelled { at }, Actor::System)
             .await?;
     }
-    let asked = Query::of(InboxItem::TABLE, company, 100)
-        .equals("device", id.to_string())
-        .equals("state", "open");
-    for item in unit.find::<InboxItem>(&asked).await? {
-        cancel_operation(unit, item.record.of, item.record.operation).await?;
-    }
+    cancel_what_waits_on(unit, company, id).await?;
     let enrolling = Query::of(Enrollment::TABLE, company, 100)
         .equals("holder", device.user.to_string())
         .equals("state", "open");
@@ -379,6 +374,21 @@ pub async fn revoke_device(
         let changed =
             changed.map_err(|refused| super::tokens::problem_of(refused, Some(&stored.record)))?;
         Box::pin(apply(unit, &stored, changed, actor.clone(), None)).await?;
+    }
+    Ok(())
+}
+
+/// Cancels every operation that waits for this phone: whoever asked for it is not left waiting.
+pub async fn cancel_what_waits_on(
+    unit: &mut Unit<'_>,
+    company: CompanyId,
+    device: DeviceId,
+) -> Result<(), Failure> {
+    let asked = Query::of(InboxItem::TABLE, company, 100)
+        .equals("device", device.to_string())
+        .equals("state", "open");
+    for item in unit.find::<InboxItem>(&asked).await? {
+        cancel_operation(unit, item.record.of, item.record.operation).await?;
     }
     Ok(())
 }

@@ -187,6 +187,13 @@ async fn stop_user(unit: &mut Unit<'_>, user: &User, actor: Actor) -> Result<(),
     for operation in unit.find::<semilla_core::approval::Operation>(&asked).await? {
         cancel_operation(unit, company, operation.record.id).await?;
     }
+    // What was asked about them, and what others asked of their phones.
+    if let Some(pending) = user.pending {
+        cancel_operation(unit, company, pending).await?;
+    }
+    for device in effects::devices_of(unit, company, user.id).await? {
+        effects::cancel_what_waits_on(unit, company, device.record.id).await?;
+    }
     let held = Query::of(StoredToken::TABLE, company, 10).equals("holder", user.id.to_string());
     for stored in unit.find::<StoredToken>(&held).await? {
         if !matches!(stored.record.token.state(), State::Active | State::Assigned) {
