@@ -180,6 +180,42 @@ async fn security_56_a_company_or_a_phone_that_ends_takes_its_operations_along()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn security_56_what_waits_for_or_is_about_somebody_who_leaves_ends_at_once() {
+    let (world, active) = World::with_active_token().await;
+    let company = &world.company;
+    // About her: a recovery that the administrator has not answered yet.
+    let path = format!("/api/v1/users/{}/recover", company.laura);
+    let recovery = Asked::of(&company.program.post(&path, json!({})).await.expect(202));
+    let request = request_on(&active.administrator).await;
+    company.set_active(&company.laura, false).await;
+    assert_eq!(company.operation(&recovery.id).await["state"], "cancelled");
+    let late = active.administrator.approve_request(&request, &recovery.number).await;
+    late.expect_err("it is over");
+    company.set_active(&company.laura, true).await;
+
+    // For her phone: under four eyes, the one who would have to agree.
+    let rosa = world.another_administrator(company, "rosa.mejia").await;
+    let hers = world.bound_phone(company, &rosa).await;
+    let ximena = world.another_administrator(company, "ximena.rey").await;
+    let other = world.bound_phone(company, &ximena).await;
+    company.choose(|policy| policy["authorizer"] = "another_administrator".into()).await;
+    let asked = company.ask_for_release(&active.token).await;
+    let request = request_on(&hers).await;
+    company.set_active(&rosa, false).await;
+    assert_eq!(company.operation(&asked.id).await["state"], "cancelled");
+    refused(
+        &hers.raw().respond(&request, "a.b.c".to_owned()).await.expect("an answer"),
+        "device-revoked",
+    );
+    // Asked anew, it goes to whoever is left.
+    let again = company.ask_for_release(&active.token).await;
+    let request = request_on(&other).await;
+    other.approve(request.id(), &again.number).await.expect("approved");
+    assert_eq!(company.state_of(&active.token).await, "company");
+    assert_whole(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn security_57_an_answer_counts_until_the_last_second_and_not_after() {
     let waiting = Waiting::begin().await;
     waiting.world.clock.advance(Duration::from_secs(299));
