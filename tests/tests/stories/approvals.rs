@@ -205,7 +205,7 @@ async fn security_56_what_waits_for_or_is_about_somebody_who_leaves_ends_at_once
     assert_eq!(company.operation(&asked.id).await["state"], "cancelled");
     refused(
         &hers.raw().respond(&request, "a.b.c".to_owned()).await.expect("an answer"),
-        "device-revoked",
+        "forbidden",
     );
     // Asked anew, it goes to whoever is left.
     let again = company.ask_for_release(&active.token).await;

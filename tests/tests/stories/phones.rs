@@ -445,7 +445,8 @@ async fn a_person_who_takes_no_part_is_refused_on_every_phone_until_they_do_agai
     company.set_active(&company.laura, false).await;
     let raw = active.phone.raw();
     let answer = raw.send("GET", "/device/v1/tokens", None).await.expect("an answer");
-    refused(&answer, "device-revoked");
+    refused(&answer, "forbidden");
+    assert!(active.phone.inbox().await.is_err(), "nor does the app itself get in, and keeps all");
     assert_eq!(
         company.state_of_phone(&active.phone).await,
         "bound",

@@ -154,14 +154,15 @@ async fn security_109_databases_of_later_versions_and_of_others_are_refused_unch
             connection.pragma_update(None, "user_version", version)
         });
     };
-    version(99);
-    let refused = refusal(open(folder.path()));
-    assert!(refused.contains("version 99") && refused.contains("newer program"), "{refused}");
     let kept = |connection: &Connection| {
         connection.pragma_query_value(None, "user_version", |row| row.get(0))
     };
+    let known = on_file::<i64>(folder.path(), kept);
+    version(99);
+    let refused = refusal(open(folder.path()));
+    assert!(refused.contains("version 99") && refused.contains("newer program"), "{refused}");
     assert_eq!(on_file::<i64>(folder.path(), kept), 99);
-    version(1);
+    version(known);
     drop(open(folder.path()).expect("known"));
 
     on_file(folder.path(), |connection| connection.pragma_update(None, "application_id", 7));
