@@ -4,6 +4,7 @@
 mod activation;
 mod approvals;
 mod audit;
+mod authenticator_app;
 mod callers;
 mod codes;
 mod connections;
