@@ -45,6 +45,11 @@ impl Canary {
         Self { name: format!("{name} (alone)"), needles: vec![secret.as_bytes().to_vec()] }
     }
 
+    /// One of the forms in which it would be found.
+    pub fn example(&self) -> &[u8] {
+        self.needles.last().map_or(b"", Vec::as_slice)
+    }
+
     /// Whether it is in `hay`.
     pub fn is_in(&self, hay: &[u8]) -> bool {
         let alone = self.name.ends_with("(alone)");

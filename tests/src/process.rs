@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -37,6 +38,8 @@ pub struct Home {
     port: u16,
     /// By how many seconds the server's clock is ahead of the machine's, from its next start on.
     pub ahead: u64,
+    /// What its environment holds besides, from its next start on.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Home {
@@ -52,7 +55,7 @@ impl Home {
         // phones pin.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
-        Self { folder, credentials, port, ahead: 0 }
+        Self { folder, credentials, port, ahead: 0, environment: Vec::new() }
     }
 
     /// The folder that `init` filled.
@@ -93,8 +96,16 @@ impl Home {
                 }
             }
         }
-        std::thread::spawn(move || lines.for_each(drop));
-        Process(child)
+        let log = Arc::new(Mutex::new(said.join("\n")));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = kept.lock().expect("no panic");
+                log.push('\n');
+                log.push_str(&line);
+            }
+        });
+        Process { child, log }
     }
 
     /// Starts the server without waiting for it.
@@ -108,6 +119,7 @@ impl Home {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
             .arg(self.config())
             .arg("--ready-file")
@@ -132,9 +144,18 @@ impl Home {
 }
 
 /// A server that runs.
-pub struct Process(pub Child);
+pub struct Process {
+    /// The process.
+    pub child: Child,
+    log: Arc<Mutex<String>>,
+}
 
 impl Process {
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
+    }
+
     /// Kills it with SIGKILL, now.
     pub fn kill(mut self) {
         self.kill_now();
@@ -142,23 +163,23 @@ impl Process {
 
     /// The same, where it is still needed as one that ran.
     pub fn kill_now(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("its status");
+        self.child.kill().expect("killed");
+        self.child.wait().expect("its status");
     }
 
     /// Asks it to stop, as a service manager does, and waits for its end.
     pub fn stop(mut self) -> std::process::ExitStatus {
-        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(asked.expect("kill runs").success());
-        self.0.wait().expect("its status")
+        self.child.wait().expect("its status")
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // Ended already, where the story did it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use semilla_core::otp::{Code, Parameters, Step};
 use semilla_core::protocol::wire::HeldState;
+use semilla_core::secret::SecretText;
 use semilla_core::time::Timestamp;
 
 use super::{Phone, seconds};
@@ -92,6 +93,12 @@ pub(super) fn at_step(
 ) -> Result<ShownCode, Error> {
     let request = CodeRequest { offline: true, ..CodeRequest::default() };
     shown(account, token(account, Some(serial))?, step, &request, now)
+}
+
+/// The seed of a token, in base 32.
+pub(super) fn seed(account: &Account, serial: &str) -> Result<SecretText, Error> {
+    let token = token(account, Some(serial))?;
+    Ok(SecretText::new(semilla_core::otpauth::encode(&token.seed.secret).to_string()))
 }
 
 /// The token of that serial number, or the only one.

@@ -185,6 +185,11 @@ impl Raw<'_> {
         self.0.read(|account| super::codes::at_step(account, serial, step, self.0.now()))
     }
 
+    /// The seed of a token, in base 32: for tests that make sure that it is nowhere else.
+    pub fn seed(&self, serial: &str) -> Result<SecretText, Error> {
+        self.0.read(|account| super::codes::seed(account, serial))
+    }
+
     /// A copy of this phone with everything it holds, in memory: a clone, a backup to be restored
     /// later, or a former holder's app that never heard of the release.
     pub fn copy(&self) -> Result<Phone, Error> {

@@ -20,5 +20,6 @@ mod phones;
 mod policies;
 mod receipts;
 mod rotation;
+mod secrets;
 mod sockets;
 mod tampering;
