@@ -77,7 +77,7 @@ const STEP_DOUBTED: i64 = 30_000;
 
 /// Watches whether the time of day runs on with the time that passes. A jump of more than 30 s is
 /// not believed any more, whoever made it: codes are refused until the clock is right and the
-/// server was started again.
+/// server was started again, where need be with somebody's word that it is.
 #[derive(Debug)]
 pub struct ClockWatch {
     seen: Mutex<(Timestamp, Duration)>,

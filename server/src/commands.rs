@@ -162,11 +162,16 @@ fn lock_down() -> std::io::Result<()> {
 }
 
 /// `semilla serve`.
-pub(crate) async fn serve(path: &Path, ready_file: Option<&Path>) -> Result<(), Failed> {
+pub(crate) async fn serve(
+    path: &Path,
+    ready_file: Option<&Path>,
+    clock_confirmed: bool,
+) -> Result<(), Failed> {
     lock_down()?;
+    let mut interrupts = demo::Interrupts::listen()?;
     let config = Config::load(path)?;
     logs::start(config.log_format, config.log_level).map_err(|error| failed(INTERNAL)(&error))?;
-    let running = start(options(&config)?).await?;
+    let running = start(Start { clock_confirmed, ..options(&config)? }).await?;
     let ready = json!({"listening": running.address, "issuer": running.issuer()}).to_string();
     tracing::info!(address = %running.address, issuer = running.issuer(), "listening");
     if let Some(file) = ready_file {
@@ -175,12 +180,12 @@ pub(crate) async fn serve(path: &Path, ready_file: Option<&Path>) -> Result<(), 
         std::fs::write(&unfinished, format!("{ready}\n"))?;
         std::fs::rename(&unfinished, file)?;
     }
-    demo::interrupted().await?;
+    interrupts.next().await;
     tracing::info!("stopping");
     // A second request to stop is obeyed at once (security 118).
     tokio::select! {
         cut = running.stop() => tracing::info!(cut_off = cut, "stopped"),
-        again = demo::interrupted() => again?,
+        () = interrupts.next() => {}
     }
     Ok(())
 }

@@ -59,6 +59,9 @@ enum Command {
         /// Writes one line of JSON with the address once it listens.
         #[arg(long)]
         ready_file: Option<PathBuf>,
+        /// Says that the machine's clock is right, although records say that it was later before.
+        #[arg(long)]
+        confirm_clock: bool,
     },
     /// A demonstration on this machine: server, company and phones, with nothing to set up.
     #[command(
@@ -169,8 +172,8 @@ fn main() -> ExitCode {
             Command::Init { folder, bank, operator, name, json } => {
                 commands::init(&folder, &bank, &operator, &name, json).await
             }
-            Command::Serve { config, ready_file } => {
-                commands::serve(&config, ready_file.as_deref()).await
+            Command::Serve { config, ready_file, confirm_clock } => {
+                commands::serve(&config, ready_file.as_deref(), confirm_clock).await
             }
             Command::Dev { story: true, lang, .. } => commands::story(lang).await,
             Command::Dev { listen, lang, .. } => commands::dev(listen, lang).await,

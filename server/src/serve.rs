@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
-use semilla_core::audit::Draft;
+use semilla_core::audit::{Actor, Draft};
 use semilla_core::entropy::Entropy;
 use semilla_core::id::CompanyId;
 use semilla_core::seal::Keyring;
@@ -20,7 +20,7 @@ use crate::app::{App, KeysError, ProgramLimits, SystemEntropy, server_keys};
 use crate::clock::{Clock, ClockWatch, SystemClock};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{AuditQuery, Store, StoreError};
+use crate::store::{AuditQuery, Batch, Store, StoreError};
 use crate::workflow::checkpoints::Checkpoints;
 use crate::workflow::chores;
 use crate::workflow::codes::FailureWindow;
@@ -46,6 +46,9 @@ pub struct Start {
     pub limits: Limits,
     /// How many failed codes within a minute, over all companies, raise the alarm.
     pub alarm_failures_per_minute: u32,
+    /// Somebody looked at the clock and says that it is right, although records say that it was
+    /// later before.
+    pub clock_confirmed: bool,
     /// How much programs may ask.
     pub program_limits: ProgramLimits,
     /// The file that checkpoints of the audit chains are written to; none keeps them in the
@@ -67,6 +70,7 @@ impl Start {
             entropy: Arc::new(SystemEntropy::default()),
             limits: Limits::default(),
             alarm_failures_per_minute: 500,
+            clock_confirmed: false,
             program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
             checkpoint_file: None,
             checkpoint_interval: Duration::from_secs(60),
@@ -131,10 +135,18 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
     };
     let now = start.clock.now();
     let keys = server_keys(store.as_ref(), &start.keyring, start.entropy.as_ref(), now).await?;
-    let clock_watch = ClockWatch::new(start.clock.as_ref(), latest_record(store.as_ref()).await?);
+    let latest = latest_record(store.as_ref()).await?;
+    let mut clock_watch = ClockWatch::new(start.clock.as_ref(), latest);
+    if clock_watch.is_doubted() && start.clock_confirmed {
+        clock_watch = ClockWatch::new(start.clock.as_ref(), None);
+        let draft = Draft::new(CompanyId::BANK, now, "clock.confirmed", Actor::Local);
+        let audit = latest.map(|latest| draft.with("latest_record", latest)).into_iter().collect();
+        store.commit(Batch { audit, ..Batch::default() }).await?;
+    }
     if clock_watch.is_doubted() {
         tracing::error!(
-            "the clock is before what is on record: codes are refused until it is right"
+            "the clock is before what is on record: codes are refused until it is right; if it is, start \
+             once with --confirm-clock"
         );
     }
     Ok(App {
@@ -154,20 +166,17 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
     })
 }
 
-/// When the bank's last record was made.
+/// When the last record of any chain was made.
 async fn latest_record(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
-    let company = CompanyId::BANK;
-    let head = store.audit_head(company).await?;
-    let query = AuditQuery {
-        company,
-        after: head.sequence.saturating_sub(1),
-        token: None,
-        kind: None,
-        limit: 1,
-    };
-    let last = store.audit(&query).await?.pop();
-    let draft = last.and_then(|record| serde_json::from_str::<Draft>(&record.body).ok());
-    Ok(draft.map(|draft| draft.at))
+    let mut latest = None;
+    for company in store.audit_chains().await? {
+        let after = store.audit_head(company).await?.sequence.saturating_sub(1);
+        let query = AuditQuery { company, after, token: None, kind: None, limit: 1 };
+        let last = store.audit(&query).await?.pop();
+        let draft = last.and_then(|record| serde_json::from_str::<Draft>(&record.body).ok());
+        latest = latest.max(draft.map(|draft| draft.at));
+    }
+    Ok(latest)
 }
 
 /// Starts a server.

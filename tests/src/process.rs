@@ -167,10 +167,24 @@ impl Process {
         self.child.wait().expect("its status");
     }
 
-    /// Asks it to stop, as a service manager does, and waits for its end.
-    pub fn stop(mut self) -> std::process::ExitStatus {
+    /// Returns once this stands in its log.
+    pub fn wait_for_log(&self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !self.log().contains(text) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{text}: {}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub fn ask_to_stop(&self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(asked.expect("kill runs").success());
+    }
+
+    /// The same, and waits for its end.
+    pub fn stop(mut self) -> std::process::ExitStatus {
+        self.ask_to_stop();
         self.child.wait().expect("its status")
     }
 }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub program_limits: ProgramLimits,
     /// How many failed codes within a minute raise the alarm: 500.
     pub alarm_failures_per_minute: u32,
+    /// Somebody says that the clock is right: nobody does.
+    pub clock_confirmed: bool,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
         Self {
             program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
             alarm_failures_per_minute: 500,
+            clock_confirmed: false,
         }
     }
 }
@@ -67,7 +70,8 @@ pub struct World {
     pub company: Company,
     folder: tempfile::TempDir,
     master: Zeroizing<String>,
-    settings: Settings,
+    /// What its server is set to, from its next start on.
+    pub settings: Settings,
     next_serial: std::sync::atomic::AtomicU32,
 }
 
@@ -306,6 +310,7 @@ async fn launch(
     let keyring = Keyring::new(MasterKey::parse(master).expect("a key"), []);
     let checkpoints = data.with_file_name("checkpoints.txt");
     let mut options = Start::on_loopback(Some(data), keyring);
+    options.clock_confirmed = settings.clock_confirmed;
     options.program_limits = settings.program_limits;
     options.alarm_failures_per_minute = settings.alarm_failures_per_minute;
     options.checkpoint_file = Some(checkpoints);

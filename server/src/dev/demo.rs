@@ -15,6 +15,7 @@ use semilla_approver::store::{FileStore, Stretch};
 use semilla_core::base64url;
 use semilla_core::entropy;
 use semilla_core::language::{Label, Language};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Demo, DevError};
 
@@ -49,6 +50,7 @@ impl Drop for Folder {
 
 /// Runs the demonstration until it is interrupted.
 pub async fn run(listen: SocketAddr, language: Language) -> Result<(), DevError> {
+    let mut interrupts = Interrupts::listen()?;
     let folder = Folder::temporary()?;
     let demo =
         Demo::begin(Some(&folder.path().join("data")), |options| options.listen = listen).await?;
@@ -60,7 +62,7 @@ pub async fn run(listen: SocketAddr, language: Language) -> Result<(), DevError>
     lauras.bind(&demo.assign(&token, &demo.laura).await?).await?;
     lauras.enroll_next().await?;
     show(&demo, &folder, &token, &serial, language)?;
-    interrupted().await?;
+    interrupts.next().await;
     demo.server.stop().await;
     Ok(())
 }
@@ -183,12 +185,25 @@ fn show(
     out.flush()
 }
 
-/// Waits for Ctrl-C or a polite request to end.
-pub async fn interrupted() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C and polite requests to end, heard from the moment this is made: before anybody is told
+/// that there is something to end.
+pub struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// Begins to listen.
+    pub fn listen() -> std::io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
