@@ -8,6 +8,7 @@ mod authenticator_app;
 mod callers;
 mod clock;
 mod codes;
+mod command_line;
 mod connections;
 mod crash;
 mod decisions;
