@@ -446,7 +446,9 @@ async fn a_person_who_takes_no_part_is_refused_on_every_phone_until_they_do_agai
     let raw = active.phone.raw();
     let answer = raw.send("GET", "/device/v1/tokens", None).await.expect("an answer");
     refused(&answer, "forbidden");
-    assert!(active.phone.inbox().await.is_err(), "nor does the app itself get in, and keeps all");
+    assert!(active.phone.inbox().await.is_err(), "nor does the app itself get in");
+    let own = active.phone.account().expect("it keeps all");
+    assert_eq!((own.state, own.tokens), (BindingState::Bound, 1));
     assert_eq!(
         company.state_of_phone(&active.phone).await,
         "bound",
