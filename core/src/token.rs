@@ -222,6 +222,9 @@ pub enum Effect {
     SeedDestroyed(u32),
     /// The phone is trusted no more.
     DeviceRevoked(DeviceId),
+    /// Wrong codes before this do not count any more: a person approved that the token goes on
+    /// (security 15).
+    FailuresForgiven,
 }
 
 /// A token after an operation.
@@ -385,17 +388,14 @@ impl Token {
         Ok(self.changed(action, None, now, effects))
     }
 
-    /// The open enrollment's time is over, or its holder gave up. Changes nothing else.
+    /// The open enrollment's time is over, or its holder gave up. What was asked of the token as it
+    /// was before could only fail from now on, and ends with it.
     pub fn close_enrollment(mut self, enrollment: EnrollmentId) -> Result<Changed, Refused> {
         if self.enrollment != Some(enrollment) {
             return Err(Refused::EnrollmentClosed);
         }
-        self.enrollment = None;
-        Ok(Changed {
-            token: self,
-            operation: None,
-            effects: vec![Effect::EnrollmentCancelled(enrollment)],
-        })
+        let effects = self.cancel_open();
+        Ok(Changed { token: self, operation: None, effects })
     }
 
     /// *block*: at once, without a phone.
@@ -468,7 +468,7 @@ impl Token {
         self.require(Action::Unblock)?;
         self.accept(&proof, Approvable::Unblock, version)?;
         self.require_seed_or_none_yet()?;
-        let mut effects = vec![];
+        let mut effects = vec![Effect::FailuresForgiven];
         match self.state {
             TokenState::Blocked { holder, before: Before::Active(live), .. } => {
                 self.state = TokenState::Active { holder, live };
@@ -495,6 +495,7 @@ impl Token {
         self.accept(&proof, Approvable::Release(cause), version)?;
         let mut effects = self.cancel_open();
         effects.extend(self.live().map(|live| Effect::SeedDestroyed(live.generation)));
+        effects.push(Effect::FailuresForgiven);
         self.state = TokenState::Company;
         Ok(self.changed(Action::Release, Some(Cause::Release(cause)), now, effects))
     }

@@ -430,6 +430,7 @@ pub(crate) async fn the_verifier_opens_closes_reopens_and_is_destroyed(store: &d
     // Nothing to close or destroy, and nothing that could be opened again.
     write(store, change(VerifierChange::Close)).await;
     write(store, change(VerifierChange::Destroy)).await;
+    write(store, change(VerifierChange::Forgive)).await;
     refuse(store, change(VerifierChange::Reopen)).await;
     assert_eq!(store.verifier(company(), id(1)).await.expect("a read"), None);
 
@@ -451,6 +452,8 @@ pub(crate) async fn the_verifier_opens_closes_reopens_and_is_destroyed(store: &d
     assert_eq!(held(store, 1).await, closed);
 
     write(store, change(VerifierChange::Reopen)).await;
+    assert_eq!(held(store, 1).await, Verifier { open: true, ..closed });
+    write(store, change(VerifierChange::Forgive)).await;
     assert_eq!(held(store, 1).await, opened);
 
     assert_eq!(store.check(check(1, 10)).await.expect("judged").outcome, "used");
@@ -557,6 +560,8 @@ pub(crate) async fn attempts_count_before_there_is_a_seed(store: &dyn Store) {
     assert!(!verifier.open && verifier.sealed.is_none());
     assert_eq!((u64::from(verifier.counters.failures), verifier.counters.last_step), (MANY, None));
     refuse(store, Write::Verifier(company(), id(1), VerifierChange::Reopen)).await;
+    write(store, Write::Verifier(company(), id(1), VerifierChange::Forgive)).await;
+    assert_eq!(held(store, 1).await.counters, Counters::default());
     write(store, open(1, 10)).await;
     let counters = Counters { last_step: Some(Step(10)), failures: 0, waits_until: None };
     assert_eq!(held(store, 1).await.counters, counters);

@@ -202,9 +202,11 @@ pub enum VerifierChange {
     },
     /// Codes are refused from now on; the seed stays.
     Close,
-    /// Codes of the seed that stayed are accepted again, and failures are forgiven (security 15:
-    /// only an approved operation reopens). Conflicts where there is no seed.
+    /// Codes of the seed that stayed are accepted again. Conflicts where there is no seed.
     Reopen,
+    /// Failures before this are forgiven, whether there is a seed or not (security 15: only an
+    /// approved operation does that). Steps that were consumed stay consumed.
+    Forgive,
     /// The seed is destroyed and codes are refused. Counters stay.
     Destroy,
 }

@@ -74,6 +74,7 @@ pub async fn apply(
                 generation.destroyed = Some(unit.now);
                 unit.save(&generation);
             }
+            Effect::FailuresForgiven => verifier(unit, token, VerifierChange::Forgive),
             Effect::DeviceRevoked(id) => {
                 // With the cause that the token itself was blocked for.
                 let TokenState::Blocked { cause, .. } = token.state else { continue };

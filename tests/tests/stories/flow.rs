@@ -55,6 +55,36 @@ async fn a_token_is_assigned_enrolled_verified_blocked_unblocked_released_and_en
     assert_eq!(program.get(&token).await.expect(200)["generation"], 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn security_15_a_release_forgives_the_failures_that_blocked_the_token() {
+    let (world, active) = World::with_active_token().await;
+    let program = &world.company.program;
+    let token = format!("/api/v1/tokens/{}", active.token);
+    let mut policy = semilla_tests::bodies::policy();
+    policy["lockout"] = json!({"wait_from": 1, "wait_seconds": 1, "block_at": 1});
+    program.send("PUT", "/api/v1/policies", &[], Some(policy)).await.expect(200);
+
+    let code = active.code();
+    let wrong = if code == "00000000" { "00000001" } else { "00000000" };
+    assert!(!program.verify(&active.token, wrong).await);
+    let blocked = program.get(&token).await.expect(200);
+    assert_eq!(
+        (&blocked["state"], &blocked["last_cause"]),
+        (&json!("blocked"), &json!("too_many_failures"))
+    );
+
+    let asked = program
+        .post(&format!("{token}/release"), json!({"cause": "seed_release"}))
+        .await
+        .expect(202);
+    approve(&world, &active.administrator, &asked).await;
+    let user = json!({"user": world.company.laura});
+    program.post(&format!("{token}/assign"), user).await.expect(201);
+    active.phone.enroll_next().await.expect("the new seed is proven by its first code");
+    world.pass(30).await;
+    assert!(program.verify(&active.token, &active.code()).await);
+}
+
 /// The administrator reads the number on the portal and types it on the phone.
 pub(crate) async fn approve(
     world: &World,

@@ -204,11 +204,18 @@ impl<'a> Unit<'a> {
                 )
             }
             VerifierChange::Reopen => {
-                let sql = "UPDATE verifiers SET open = 1, failures = 0, waits_until = NULL
+                let sql = "UPDATE verifiers SET open = 1
                            WHERE company = ?1 AND token = ?2 AND sealed IS NOT NULL";
                 self.hit(sql, params![company, token])
             }
-            // A token that never had a seed has nothing to close or destroy.
+            // A token that never had a seed has nothing to close or destroy, and one that no code
+            // was tried for has nothing to forgive.
+            VerifierChange::Forgive => {
+                let sql = "UPDATE verifiers SET failures = 0, waits_until = NULL
+                           WHERE company = ?1 AND token = ?2";
+                self.connection.prepare_cached(sql)?.execute(params![company, token])?;
+                Ok(())
+            }
             VerifierChange::Close => {
                 let sql = "UPDATE verifiers SET open = 0 WHERE company = ?1 AND token = ?2";
                 self.connection.prepare_cached(sql)?.execute(params![company, token])?;
