@@ -331,12 +331,23 @@ pub fn matching_step(
     after: Option<Step>,
 ) -> Match {
     let generator = generator(parameters.algorithm, parameters.digits, seed);
-    let (submitted, length) = (code.number(), code.digits.0.ct_eq(&parameters.digits.0));
-    let Step(current) = parameters.step_at(now);
+    let length = code.digits.0.ct_eq(&parameters.digits.0);
+    search(code.number(), length, parameters.step_at(now), after, |step| {
+        truncated(&generator, parameters.digits, step)
+    })
+}
+
+/// The window around `current`, whose codes `expected` computes: each of them, exactly once.
+fn search(
+    submitted: u32,
+    length: Choice,
+    Step(current): Step,
+    after: Option<Step>,
+    mut expected: impl FnMut(u64) -> u32,
+) -> Match {
     let (mut fresh, mut step_of_fresh, mut used) = (Choice::from(0), 0, Choice::from(0));
     for step in (current.saturating_sub(1)..=current.saturating_add(1)).rev() {
-        let expected = truncated(&generator, parameters.digits, step);
-        let matches = expected.ct_eq(&submitted) & length;
+        let matches = expected(step).ct_eq(&submitted) & length;
         let alive = Choice::from(u8::from(after.is_none_or(|after| Step(step) > after)));
         step_of_fresh.conditional_assign(&step, matches & alive);
         fresh |= matches & alive;
@@ -592,6 +603,29 @@ mod tests {
         parameters.code(&seed, Step(u64::MAX));
         assert_eq!(parameters.ends_at(Step(u64::MAX)), at(end));
         assert_eq!(parameters.ends_at(Step(0)), at(30));
+    }
+
+    #[test]
+    fn security_9_every_step_of_the_window_is_computed_whatever_the_code_is() {
+        let code = |step: u64| u32::try_from(step * 111).expect("a number");
+        let right_length = Choice::from(1);
+        for (submitted, length, after, found) in [
+            (code(99), right_length, None, Match::Fresh(Step(99))),
+            (code(100), right_length, None, Match::Fresh(Step(100))),
+            (code(101), right_length, None, Match::Fresh(Step(101))),
+            (code(100), right_length, Some(Step(100)), Match::Used),
+            (code(100), right_length, Some(Step(200)), Match::Used),
+            (code(98), right_length, None, Match::None),
+            (code(100), Choice::from(0), None, Match::None),
+        ] {
+            let mut computed = Vec::new();
+            let matched = search(submitted, length, Step(100), after, |step| {
+                computed.push(step);
+                code(step)
+            });
+            assert_eq!(matched, found);
+            assert_eq!(computed, [101, 100, 99], "{found:?}");
+        }
     }
 
     #[test]

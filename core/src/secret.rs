@@ -74,3 +74,84 @@ impl<'de> serde::Deserialize<'de> for SecretText {
             .map_err(|_| serde::de::Error::custom("must be a string"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use ring::rand::{SecureRandom, SystemRandom};
+
+    use super::*;
+    use crate::otp::Algorithm;
+
+    struct System(SystemRandom);
+
+    impl Entropy for System {
+        fn fill(&self, out: &mut [u8]) {
+            self.0.fill(out).expect("the system's generator");
+        }
+    }
+
+    #[test]
+    fn security_7_a_seed_is_as_long_as_its_hash_and_none_comes_twice() {
+        let entropy = System(SystemRandom::new());
+        for algorithm in [Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512] {
+            let seed = Seed::generate(algorithm.key_length(), &entropy);
+            let output = match algorithm {
+                Algorithm::Sha1 => 20,
+                Algorithm::Sha256 => 32,
+                Algorithm::Sha512 => 64,
+            };
+            assert!(seed.expose().len() == output && output * 8 >= 160);
+        }
+        let times = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+        let seen: HashSet<[u8; 20]> = (0..times)
+            .map(|_| Seed::generate(20, &entropy).expose().try_into().expect("20 bytes"))
+            .collect();
+        assert_eq!(seen.len(), times);
+    }
+
+    /// Every source file of this crate without its tests, by name.
+    fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if !path.ends_with("protocol/tests.rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let code = text.split("#[cfg(test)]\nmod tests {").next().expect("a beginning");
+                found.push((path.display().to_string(), code.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn security_5_and_7_nothing_here_reads_a_clock_or_draws_a_number_of_its_own() {
+        let mut found = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert!(found.len() > 20);
+        let outside = [
+            "SystemTime",
+            "Instant",
+            "Timestamp::now",
+            "Zoned::now",
+            "now_v7",
+            "new_v4",
+            "SystemRandom::",
+            "OsRng",
+            "getrandom",
+            "thread_rng",
+        ];
+        for (name, code) in &found {
+            for word in outside {
+                assert!(!code.contains(word), "{name}: {word}");
+            }
+        }
+        // The one place where seeds come from, and nobody else fills one.
+        let makes = |code: &String| code.matches("Seed::generate(").count();
+        assert_eq!(found.iter().map(|(_, code)| makes(code)).sum::<usize>(), 0);
+        let here = found.iter().find(|(name, _)| name.ends_with("secret.rs")).expect("this file");
+        assert_eq!(here.1.matches("entropy.fill(").count(), 1);
+    }
+}
