@@ -298,12 +298,12 @@ fn needs_a_fresh_step(step: usize) -> bool {
 async fn undisturbed() -> Vec<(BTreeMap<String, u64>, Value, Duration)> {
     let mut bank = Bank::begin().await;
     let mut left = Vec::new();
-    for step in 0..STEPS.len() {
+    for (step, name) in STEPS.iter().enumerate() {
         if needs_a_fresh_step(step) {
             bank.kill_and_start(true);
         }
         let begun = Instant::now();
-        assert!(bank.take(step).await.is_ok(), "{}", STEPS[step]);
+        assert!(bank.take(step).await.is_ok(), "{name}");
         let took = begun.elapsed();
         left.push((bank.recorded(), bank.seen(step).await, took));
     }
@@ -317,14 +317,14 @@ async fn security_49_105_and_106_killed_behind_every_answer_and_within_every_req
 
     // Behind every answer.
     let mut bank = Bank::begin().await;
-    for step in 0..STEPS.len() {
+    for (step, (recorded, seen, _)) in expected.iter().enumerate() {
         if needs_a_fresh_step(step) {
             bank.kill_and_start(true);
         }
         assert!(bank.take(step).await.is_ok(), "{}", STEPS[step]);
         bank.kill_and_start(false);
-        assert_eq!(bank.recorded(), expected[step].0, "after {}", STEPS[step]);
-        assert_eq!(bank.seen(step).await, expected[step].1, "after {}", STEPS[step]);
+        assert_eq!(bank.recorded(), *recorded, "after {}", STEPS[step]);
+        assert_eq!(bank.seen(step).await, *seen, "after {}", STEPS[step]);
     }
 
     // Within every request.
