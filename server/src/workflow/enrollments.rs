@@ -111,6 +111,8 @@ pub async fn issue_code(
         problem.who_can_act = Some("administrator".to_owned());
         return Err(problem.into());
     }
+    // One code per person: two that are issued at once meet in the person's record.
+    unit.save(&person);
     kill_codes(&mut unit, company, Some(user)).await?;
     let code = loop {
         let code = ActivationCode::generate(app.entropy.as_ref());
