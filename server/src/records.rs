@@ -8,6 +8,8 @@ use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Activation, Enrollment};
 use semilla_core::id::{ClientId, CompanyId, DeviceId, OperationId, TokenId, UserId};
 use semilla_core::person::{Company, User};
+use semilla_core::protocol::assertion::ClientKey;
+use semilla_core::protocol::jwk::KeyId;
 use semilla_core::seal::Sealed;
 use semilla_core::text::{Name, fold};
 use semilla_core::time::Timestamp;
@@ -234,8 +236,12 @@ pub struct Client {
     /// What people call it.
     pub name: Name,
     /// SHA-256 of its secret, base64url. The secret has 256 random bits, so that no slower
-    /// function would add anything.
-    pub secret_sha256: String,
+    /// function would add anything. None where it proves itself by a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_sha256: Option<String>,
+    /// The keys by which it proves itself; none where it has a secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<ClientKey>,
     /// What it may do.
     pub scopes: Vec<ApiScope>,
     /// In whose names.
@@ -262,10 +268,39 @@ pub struct AccessToken {
     pub scopes: Vec<ApiScope>,
     /// Until when.
     pub expires: Timestamp,
+    /// The key that has to sign every request with it (RFC 9449); none where whoever has the
+    /// token may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<KeyId>,
 }
 
 record!(AccessToken, "access_tokens", company: |it| it.company, id: |it| it.sha256.clone(), [
     "client" => |it| it.client.to_string().into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+/// That a program used an assertion: it counts once (RFC 7523 section 3, `jti`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedAssertion {
+    /// The client's company.
+    pub company: CompanyId,
+    /// Whose.
+    pub client: ClientId,
+    /// SHA-256 of its `jti`, base64url.
+    pub sha256: String,
+    /// When it would have ended: until then it is remembered.
+    pub expires: Timestamp,
+}
+
+impl UsedAssertion {
+    /// Its name among the company's.
+    pub fn id_of(client: ClientId, sha256: &str) -> String {
+        format!("{client}:{sha256}")
+    }
+}
+
+record!(UsedAssertion, "used_assertions", company: |it| it.company, id: |it| UsedAssertion::id_of(it.client, &it.sha256), [
     "expires" => |it| it.expires.into(),
 ]);
 

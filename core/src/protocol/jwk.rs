@@ -157,7 +157,7 @@ enum Purpose {
 }
 
 /// Puts coordinates together; each has exactly 32 bytes (RFC 7518 section 6.2.1.2).
-fn from_coordinates(x: &str, y: &str) -> Result<PublicKey, InvalidKey> {
+pub(super) fn from_coordinates(x: &str, y: &str) -> Result<PublicKey, InvalidKey> {
     let mut point = [4; 65];
     for (text, place) in [(x, 1..33), (y, 33..65)] {
         let bytes = base64url::decode(text).filter(|bytes| bytes.len() == 32).ok_or(InvalidKey)?;

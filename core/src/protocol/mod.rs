@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod approval;
+pub mod assertion;
 pub mod bytes;
 pub mod dpop;
 pub mod jwk;

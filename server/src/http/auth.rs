@@ -58,27 +58,30 @@ impl fmt::Display for Who {
 pub(super) struct Guard {
     pub(super) edge: Arc<Edge>,
     pub(super) rule: Rule,
-    /// Whether the route is of the device API, whose every answer carries a nonce.
+    /// Whether the route is of the device API, whose every answer carries a nonce. So does every
+    /// other to a request with a proof.
     pub(super) gives_nonce: bool,
     /// Whether the handler may wait for something to happen.
     pub(super) waits: bool,
 }
 
 const BEARER: &str = "Bearer realm=\"semilla\"";
+const EITHER: &str = "Bearer realm=\"semilla\", DPoP algs=\"ES256\"";
 const INVALID_BEARER: &str = "Bearer realm=\"semilla\", error=\"invalid_token\"";
 const NO_PROOF: &str = "DPoP algs=\"ES256\"";
 const INVALID_PROOF: &str = "DPoP algs=\"ES256\", error=\"invalid_dpop_proof\"";
 const STALE_PROOF: &str = "DPoP algs=\"ES256\", error=\"use_dpop_nonce\"";
-const INVALID_DEVICE_TOKEN: &str = "DPoP algs=\"ES256\", error=\"invalid_token\"";
+const INVALID_BOUND_TOKEN: &str = "DPoP algs=\"ES256\", error=\"invalid_token\"";
 
-const DPOP: HeaderName = HeaderName::from_static("dpop");
-const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
+pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// The layer of one route: checks its rule, then runs the handler within its time.
 pub(super) async fn enforce(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let time = if guard.waits { WAITING_HANDLER_TIME } else { HANDLER_TIME };
     let (mut parts, body) = request.into_parts();
     let mut who = None;
+    let gives_nonce = guard.gives_nonce || parts.headers.contains_key(DPOP);
     let answered = tokio::time::timeout(time, async {
         who = admit(&guard, &mut parts).await?;
         Ok::<_, ApiError>(next.run(Request::from_parts(parts, body)).await)
@@ -92,9 +95,7 @@ pub(super) async fn enforce(State(guard): State<Guard>, request: Request, next: 
     if let Some(who) = who {
         response.extensions_mut().insert(who);
     }
-    if guard.gives_nonce
-        && let Ok(nonce) = HeaderValue::from_str(&guard.edge.proofs.nonce())
-    {
+    if gives_nonce && let Ok(nonce) = HeaderValue::from_str(&guard.edge.proofs.nonce()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
     response
@@ -105,7 +106,7 @@ async fn admit(guard: &Guard, request: &mut Parts) -> Result<Option<Who>, ApiErr
     match guard.rule {
         Rule::Public => Ok(None),
         Rule::Scope(scopes) => {
-            let caller = program(&guard.edge, &request.headers).await?;
+            let caller = program(&guard.edge, request).await?;
             guard.edge.programs.take(&caller)?;
             require(&caller, scopes)?;
             let who = Who::Client(caller.client.id);
@@ -136,15 +137,72 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a st
     Ok(given.eq_ignore_ascii_case(scheme).then_some(token.trim_ascii()))
 }
 
-/// The program that an access token was given to (RFC 6750).
-async fn program(edge: &Edge, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let Some(token) = credentials(headers, "Bearer")? else {
-        let detail = "Send an access token from /token: `Authorization: Bearer …`.";
-        return Err(unauthenticated(detail, BEARER));
+/// The program that an access token was given to: by the token alone (RFC 6750), or with a proof
+/// of the key that it is bound to (RFC 9449 section 7). Neither stands in for the other: a bound
+/// token that somebody stole is worth nothing as a bearer's (section 7.2).
+async fn program(edge: &Edge, request: &Parts) -> Result<Caller, ApiError> {
+    if let Some(token) = credentials(&request.headers, "DPoP")? {
+        let proof = signed_proof(edge, request, token)?;
+        let caller = Caller::of_access_token(&edge.app, token)
+            .await
+            .map_err(|failure| challenged(failure, INVALID_BOUND_TOKEN))?;
+        match caller.bound_to {
+            Some(key) if key == proof.key.key_id() => {}
+            Some(_) => {
+                let detail =
+                    "The proof is signed with another key than the one the token is bound to.";
+                return Err(unauthenticated(detail, INVALID_PROOF));
+            }
+            None => {
+                let detail = "This access token is bound to no key: send it as `Bearer`.";
+                return Err(unauthenticated(detail, INVALID_BOUND_TOKEN));
+            }
+        }
+        accept_once(edge, &proof)?;
+        return Ok(caller);
+    }
+    let Some(token) = credentials(&request.headers, "Bearer")? else {
+        let detail = "Send an access token from /token: `Authorization: Bearer …`, or `DPoP …` where it is bound to a key.";
+        return Err(unauthenticated(detail, EITHER));
     };
-    Caller::of_access_token(&edge.app, token)
+    let caller = Caller::of_access_token(&edge.app, token)
         .await
-        .map_err(|failure| challenged(failure, INVALID_BEARER))
+        .map_err(|failure| challenged(failure, INVALID_BEARER))?;
+    if caller.bound_to.is_some() {
+        let detail = "This access token is bound to a key: send it as `DPoP`, with a proof.";
+        return Err(unauthenticated(detail, INVALID_BOUND_TOKEN));
+    }
+    Ok(caller)
+}
+
+/// The proof that goes with a request and its token: its signature and its nonce hold. That it
+/// comes for the first time is asked last, by [`accept_once`], so that strangers fill no memory.
+fn signed_proof(edge: &Edge, request: &Parts, token: &str) -> Result<dpop::Proof, ApiError> {
+    let invalid = |detail: &str| unauthenticated(detail, INVALID_PROOF);
+    let proof = single(&request.headers, &DPOP)?;
+    let proof = proof.ok_or_else(|| invalid("The header DPoP is missing."))?;
+    // By the address that is configured, never by the `Host` that the client sent.
+    let uri = format!("{}{}", edge.app.issuer, request.uri.path());
+    let about =
+        dpop::Request { method: request.method.as_str(), uri: &uri, access_token: Some(token) };
+    let proof = dpop::verify(proof, &about)
+        .map_err(|error| invalid(&format!("The proof does not hold: {error}.")))?;
+    if edge.proofs.holds(proof.claims.nonce.as_deref()) { Ok(proof) } else { Err(stale()) }
+}
+
+fn stale() -> ApiError {
+    let detail = "Sign the request again, with the nonce of the header DPoP-Nonce.";
+    unauthenticated(detail, STALE_PROOF)
+}
+
+/// Takes a proof as used.
+fn accept_once(edge: &Edge, proof: &dpop::Proof) -> Result<(), ApiError> {
+    let dpop::Proof { claims, key } = proof;
+    match edge.proofs.accept(claims.nonce.as_deref(), key.key_id(), &claims.jti) {
+        Freshness::Fresh => Ok(()),
+        Freshness::Stale => Err(stale()),
+        Freshness::Replayed => Err(unauthenticated("This proof was used before.", INVALID_PROOF)),
+    }
 }
 
 /// Requires one of `scopes`, and that what only the bank may do is asked by the bank.
@@ -178,39 +236,21 @@ fn challenged(failure: Failure, challenge: &'static str) -> ApiError {
 /// section 7). The signature is checked first, then what is stored is looked up, and at last the
 /// proof is taken as used: strangers fill no memory.
 async fn phone(edge: &Edge, request: &Parts) -> Result<Phone, ApiError> {
-    let headers = &request.headers;
-    let Some(token) = credentials(headers, "DPoP")? else {
+    let Some(token) = credentials(&request.headers, "DPoP")? else {
         let detail =
             "Send the device token and a proof of its key: `Authorization: DPoP …`, `DPoP: …`.";
         return Err(unauthenticated(detail, NO_PROOF));
     };
-    let invalid = |detail: &str| unauthenticated(detail, INVALID_PROOF);
-    let proof = single(headers, &DPOP)?.ok_or_else(|| invalid("The header DPoP is missing."))?;
-    // By the address that is configured, never by the `Host` that the client sent.
-    let uri = format!("{}{}", edge.app.issuer, request.uri.path());
-    let about =
-        dpop::Request { method: request.method.as_str(), uri: &uri, access_token: Some(token) };
-    let proof = dpop::verify(proof, &about)
-        .map_err(|error| invalid(&format!("The proof does not hold: {error}.")))?;
-    let nonce = proof.claims.nonce.as_deref();
-    let stale = || {
-        let detail = "Sign the request again, with the nonce of the header DPoP-Nonce.";
-        unauthenticated(detail, STALE_PROOF)
-    };
-    if !edge.proofs.holds(nonce) {
-        return Err(stale());
-    }
+    let proof = signed_proof(edge, request, token)?;
     let phone = Phone::of_device_token(&edge.app, token)
         .await
-        .map_err(|failure| challenged(failure, INVALID_DEVICE_TOKEN))?;
+        .map_err(|failure| challenged(failure, INVALID_BOUND_TOKEN))?;
     if proof.key != phone.device.record.key {
-        return Err(invalid("The proof is signed with another key than the device token's."));
+        let detail = "The proof is signed with another key than the device token's.";
+        return Err(unauthenticated(detail, INVALID_PROOF));
     }
-    match edge.proofs.accept(nonce, proof.key.key_id(), &proof.claims.jti) {
-        Freshness::Fresh => Ok(phone),
-        Freshness::Stale => Err(stale()),
-        Freshness::Replayed => Err(invalid("This proof was used before.")),
-    }
+    accept_once(edge, &proof)?;
+    Ok(phone)
 }
 
 /// What the rule of the route has let in. A handler that asks for another caller than its rule

@@ -1,7 +1,7 @@
 //! The authorization server: access tokens for programs by the grant `client_credentials` (RFC
-//! 6749 section 4.4), its keys and its metadata (RFC 8414). A program proves itself by its secret;
-//! other ways to do so, and tokens bound to a key, have their place in [`credentials`] and
-//! [`issue`].
+//! 6749 section 4.4), its keys and its metadata (RFC 8414). A program proves itself by its secret
+//! or by an assertion signed with its key (RFC 7523); its token is bound to a key where it proves
+//! one beside (RFC 9449).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,22 +20,30 @@ use semilla_core::entropy;
 use semilla_core::id::{ClientId, CompanyId};
 use semilla_core::person::Company;
 use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::protocol::MessageError;
+use semilla_core::protocol::assertion::{ClientKey, Unverified};
+use semilla_core::protocol::dpop;
 use semilla_core::secret::SecretText;
 use serde::Serialize;
 
 use super::Edge;
+use super::auth::DPOP;
+use super::dpop::Freshness;
 use super::headers::single;
 use super::limits::{Limiter, retry_after};
 use super::problem::ApiError;
 use super::{body, form};
 use crate::app::App;
 use crate::listener::Peer;
-use crate::records::{AccessToken, ApiScope, Client};
-use crate::store::{Batch, Records, Scope, StoreError, Write};
+use crate::records::{AccessToken, ApiScope, Client, UsedAssertion};
+use crate::store::{Batch, Record, Records, Scope, StoreError, Write};
 use crate::workflow::caller::sha256;
 
 /// How long an access token lives, in seconds (protocol: at most 300).
 const TOKEN_SECONDS: u64 = 300;
+
+/// The kind of assertion that is taken (RFC 7523 section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How often credentials may fail.
 pub(super) struct Attempts {
@@ -77,8 +85,24 @@ impl Refusal {
     fn invalid_client() -> Self {
         Self::Oauth(
             "invalid_client",
-            "The client is unknown, or its secret is not this one.".to_owned(),
+            "The client is unknown, or does not prove itself as registered.".to_owned(),
         )
+    }
+
+    /// An assertion that is signed by the client and holds all the same not.
+    fn assertion(why: &str) -> Self {
+        Self::Oauth("invalid_client", format!("The assertion does not count: {why}."))
+    }
+
+    /// A proof of possession that does not hold (RFC 9449 section 5).
+    fn proof(why: impl std::fmt::Display) -> Self {
+        Self::Oauth("invalid_dpop_proof", format!("The proof does not hold: {why}."))
+    }
+
+    /// One that has no nonce of ours, or an old one (RFC 9449 section 8).
+    fn stale_proof() -> Self {
+        let detail = "Sign the proof again, with the nonce of the header DPoP-Nonce.".to_owned();
+        Self::Oauth("use_dpop_nonce", detail)
     }
 
     fn invalid_request(detail: impl Into<String>) -> Self {
@@ -130,6 +154,7 @@ struct Asked {
     grant_type: Option<String>,
     scope: Option<String>,
     client_id: Option<String>,
+    assertion: Option<String>,
 }
 
 impl Asked {
@@ -150,10 +175,21 @@ impl Asked {
                 "Send the secret as HTTP Basic, not in the body.",
             ));
         }
+        let assertion = match (value("client_assertion_type"), value("client_assertion")) {
+            (None, None) => None,
+            (Some(kind), Some(assertion)) if kind == JWT_BEARER => Some(assertion),
+            _ => {
+                let detail = format!(
+                    "client_assertion and client_assertion_type={JWT_BEARER} belong together."
+                );
+                return Err(Refusal::invalid_request(detail));
+            }
+        };
         Ok(Self {
             grant_type: value("grant_type"),
             scope: value("scope"),
             client_id: value("client_id"),
+            assertion,
         })
     }
 }
@@ -173,6 +209,26 @@ fn credentials(headers: &HeaderMap) -> Result<(String, SecretText), Refusal> {
     decoded.ok_or_else(Refusal::invalid_client)
 }
 
+/// How a client says who it is.
+enum Claimed {
+    Secret(String, SecretText),
+    Assertion(String),
+}
+
+impl Claimed {
+    /// In one way, not in two (RFC 6749 section 2.3).
+    fn read(headers: &HeaderMap, asked: &mut Asked) -> Result<Self, Refusal> {
+        let basic = headers.contains_key(header::AUTHORIZATION);
+        match asked.assertion.take() {
+            Some(_) if basic => {
+                Err(Refusal::invalid_request("Prove yourself in one way, not in two."))
+            }
+            Some(assertion) => Ok(Self::Assertion(assertion)),
+            None => credentials(headers).map(|(id, secret)| Self::Secret(id, secret)),
+        }
+    }
+}
+
 /// `POST /token`.
 pub(super) async fn token(
     State(edge): State<Arc<Edge>>,
@@ -186,19 +242,16 @@ pub(super) async fn token(
         edge.attempts.by_network.take(from).map_err(Refusal::rate_limited)?;
     }
     body::require_media_type(&parts.headers, "application/x-www-form-urlencoded")?;
-    let asked = Asked::parse(&body::read(stream).await?)?;
-    let (id, secret) = credentials(&parts.headers)?;
-    if asked.client_id.as_ref().is_some_and(|other| *other != id) {
-        return Err(Refusal::invalid_request(
-            "client_id is not the one of the header Authorization.",
-        ));
-    }
-    let id: ClientId = id.parse().map_err(|_| Refusal::invalid_client())?;
+    let mut asked = Asked::parse(&body::read(stream).await?)?;
+    let claimed = Claimed::read(&parts.headers, &mut asked)?;
+    // Before the assertion is used up: whoever only lacks a nonce comes again with the same one.
+    let proof = proof(&edge, &parts.headers)?;
     // In its own task: what was refused is recorded also where the client does not wait for it.
     let begun = Arc::clone(&edge);
     let task = tokio::spawn(async move {
-        let client = authenticate(&begun, id, &secret, peer).await?;
-        issue(&begun.app, &client, &asked).await
+        let (client, used) =
+            authenticate(&begun, claimed, asked.client_id.as_deref(), peer).await?;
+        issue(&begun, &client, &asked, used, proof).await
     });
     let granted =
         task.await.map_err(|_| Refusal::Other(ApiError::internal("/token panicked")))??;
@@ -209,30 +262,128 @@ pub(super) async fn token(
     Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)).into_response())
 }
 
-/// The client of this id and secret. The same reads and the same comparison, whoever it is: a
-/// client that does not exist is looked for at the bank, and recorded there.
+/// The proof of the key that the token is to be bound to, where there is one.
+fn proof(edge: &Edge, headers: &HeaderMap) -> Result<Option<dpop::Proof>, Refusal> {
+    let Some(text) = single(headers, &DPOP)? else { return Ok(None) };
+    let uri = format!("{}/token", edge.app.issuer);
+    let about = dpop::Request { method: "POST", uri: &uri, access_token: None };
+    let proof = dpop::verify(text, &about).map_err(Refusal::proof)?;
+    if !edge.proofs.holds(proof.claims.nonce.as_deref()) {
+        return Err(Refusal::stale_proof());
+    }
+    Ok(Some(proof))
+}
+
+/// Why a client is not let in: as the audit has it, and as the client is told.
+struct Denied(&'static str, Refusal);
+
+impl Denied {
+    fn unproven(reason: &'static str) -> Self {
+        Self(reason, Refusal::invalid_client())
+    }
+}
+
+/// The client that proves itself, and the assertion that is thereby used up. Until it has, the
+/// same reads and the same computations, whoever it says it is: a client that does not exist is
+/// looked for at the bank, and recorded there.
 async fn authenticate(
     edge: &Edge,
-    id: ClientId,
-    secret: &SecretText,
+    claimed: Claimed,
+    client_id: Option<&str>,
     peer: Option<IpAddr>,
-) -> Result<Client, Refusal> {
+) -> Result<(Client, Option<UsedAssertion>), Refusal> {
     let app = &edge.app;
+    let assertion = match &claimed {
+        Claimed::Secret(..) => None,
+        Claimed::Assertion(text) => {
+            Some(Unverified::read(text).map_err(|error| Refusal::assertion(&error.to_string()))?)
+        }
+    };
+    let id = match (&claimed, &assertion) {
+        (Claimed::Secret(id, _), _) => id,
+        (_, Some(assertion)) => assertion.subject(),
+        (_, None) => return Err(Refusal::invalid_client()),
+    };
+    if client_id.is_some_and(|other| other != id) {
+        let detail = "client_id is not the client that proves itself.";
+        return Err(Refusal::invalid_request(detail));
+    }
+    let id: ClientId = id.parse().map_err(|_| Refusal::invalid_client())?;
     let known = app.store.lookup(Scope::Client, &id.to_string()).await?;
     let company = known.map_or(CompanyId::BANK, |(company, _)| company);
     let client = app.store.get::<Client>(company, &id.to_string()).await?.map(|kept| kept.record);
     let owner = app.store.get::<Company>(CompanyId::BANK, &company.to_string()).await?;
-    let expected = client.as_ref().map_or("", |client| &client.secret_sha256);
-    let proven = same(&edge.comparison, expected, &sha256(secret.expose()));
-    let reason = match &client {
-        None => "unknown",
-        Some(_) if !proven => "secret",
-        Some(client) if !client.active => "inactive",
-        Some(_) if !owner.as_ref().is_some_and(|owner| owner.record.active) => "company_inactive",
-        Some(client) => return Ok(client.clone()),
+    let proven = match (&claimed, &assertion) {
+        (Claimed::Secret(_, secret), _) => {
+            let expected = client.as_ref().and_then(|client| client.secret_sha256.as_deref());
+            let same = same(&edge.comparison, expected.unwrap_or(""), &sha256(secret.expose()));
+            if same { Ok(()) } else { Err("secret") }
+        }
+        (_, Some(assertion)) => {
+            // Nobody's key, so that a client without keys takes as long as one with.
+            let nobody = [ClientKey { kid: None, key: app.keys.signing.public().clone() }];
+            let keys = client.as_ref().map(|client| client.keys.as_slice());
+            let verified = match keys.filter(|keys| !keys.is_empty()) {
+                Some(keys) => assertion.verify(keys),
+                None => assertion.verify(&nobody).and(Err(MessageError::WrongKey)),
+            };
+            verified.map_err(|_| "signature")
+        }
+        (_, None) => Err("none"),
     };
-    edge.attempts.by_client.take(id).map_err(Refusal::rate_limited)?;
-    let subject = Subject { client: Some(id), ..Subject::default() };
+    let denied = match (&client, proven) {
+        (None, _) => Denied::unproven("unknown"),
+        (Some(_), Err(reason)) => Denied::unproven(reason),
+        (Some(client), Ok(())) if !client.active => Denied::unproven("inactive"),
+        (Some(_), Ok(())) if !owner.as_ref().is_some_and(|owner| owner.record.active) => {
+            Denied::unproven("company_inactive")
+        }
+        (Some(client), Ok(())) => match assertion {
+            None => return Ok((client.clone(), None)),
+            Some(assertion) => match unused(app, client, &assertion).await? {
+                Ok(used) => return Ok((client.clone(), Some(used))),
+                Err(denied) => denied,
+            },
+        },
+    };
+    refused(edge, company, id, peer, denied).await
+}
+
+/// What the assertion of a client uses up, once.
+async fn unused(
+    app: &App,
+    client: &Client,
+    assertion: &Unverified<'_>,
+) -> Result<Result<UsedAssertion, Denied>, Refusal> {
+    let (issuer, endpoint) = (app.issuer.as_str(), format!("{}/token", app.issuer));
+    let checked = assertion.check(&client.id.to_string(), &[issuer, &endpoint], app.now());
+    let proven = match checked {
+        Ok(proven) => proven,
+        Err(error) => {
+            return Ok(Err(Denied("assertion", Refusal::assertion(&error.to_string()))));
+        }
+    };
+    let (company, client) = (client.company, client.id);
+    let sha256 = sha256(&proven.jti);
+    let used = UsedAssertion { company, client, sha256, expires: proven.expires };
+    Ok(match app.store.get::<UsedAssertion>(company, &used.id()).await? {
+        None => Ok(used),
+        // Forgotten late, it is used all the same.
+        Some(_) => Err(Denied("replayed", Refusal::assertion("its jti was used before"))),
+    })
+}
+
+/// Records that a client was refused, and refuses it.
+async fn refused<T>(
+    edge: &Edge,
+    company: CompanyId,
+    client: ClientId,
+    peer: Option<IpAddr>,
+    Denied(reason, refusal): Denied,
+) -> Result<T, Refusal> {
+    let app = &edge.app;
+    edge.attempts.by_client.take(client).map_err(Refusal::rate_limited)?;
+    let subject = Subject { client: Some(client), ..Subject::default() };
     let mut draft = Draft::new(company, app.now(), "client.refused", Actor::System)
         .about(subject)
         .with("reason", reason);
@@ -240,7 +391,7 @@ async fn authenticate(
         draft = draft.with("peer", peer);
     }
     app.store.commit(Batch { audit: vec![draft], ..Batch::default() }).await?;
-    Err(Refusal::invalid_client())
+    Err(refusal)
 }
 
 /// Compares in constant time: by the tags of both under a key of this process.
@@ -257,7 +408,14 @@ struct Granted {
     scope: String,
 }
 
-async fn issue(app: &App, client: &Client, asked: &Asked) -> Result<Granted, Refusal> {
+async fn issue(
+    edge: &Edge,
+    client: &Client,
+    asked: &Asked,
+    used: Option<UsedAssertion>,
+    proof: Option<dpop::Proof>,
+) -> Result<Granted, Refusal> {
+    let app = &edge.app;
     match asked.grant_type.as_deref() {
         Some("client_credentials") => {}
         None => return Err(Refusal::invalid_request("grant_type is missing.")),
@@ -267,6 +425,14 @@ async fn issue(app: &App, client: &Client, asked: &Asked) -> Result<Granted, Ref
         }
     }
     let scopes = scopes(client, asked.scope.as_deref())?;
+    if let Some(dpop::Proof { claims, key }) = &proof {
+        match edge.proofs.accept(claims.nonce.as_deref(), key.key_id(), &claims.jti) {
+            Freshness::Fresh => {}
+            Freshness::Stale => return Err(Refusal::stale_proof()),
+            Freshness::Replayed => return Err(Refusal::proof("it was used before")),
+        }
+    }
+    let bound_to = proof.map(|proof| proof.key.key_id());
     let access_token = base64url::encode(&entropy::bytes::<32>(app.entropy.as_ref()));
     let (sha256, now) = (sha256(&access_token), app.now());
     let scope = scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(" ");
@@ -277,14 +443,31 @@ async fn issue(app: &App, client: &Client, asked: &Asked) -> Result<Granted, Ref
         client: client.id,
         scopes,
         expires: now.plus(Duration::from_secs(TOKEN_SECONDS)),
+        bound_to,
     });
     batch.writes.push(Write::Reserve(Scope::AccessToken, sha256.clone(), client.company, sha256));
+    let proves_key = used.is_some();
+    if let Some(used) = &used {
+        batch.insert(used);
+    }
     let actor = Actor::Client { client: client.id, asker: None };
     let subject = Subject { client: Some(client.id), ..Subject::default() };
-    let draft = Draft::new(client.company, now, "client.authenticated", actor).about(subject);
+    let mut draft = Draft::new(client.company, now, "client.authenticated", actor).about(subject);
+    if let Some(key) = bound_to {
+        draft = draft.with("bound_to", key);
+    }
     batch.audit.push(draft.with("scope", &scope));
-    app.store.commit(batch).await?;
-    Ok(Granted { access_token, token_type: "Bearer", expires_in: TOKEN_SECONDS, scope })
+    match app.store.commit(batch).await {
+        Ok(()) => {}
+        // Two came with the same assertion at once: the database let one in.
+        Err(StoreError::Conflict) if proves_key => {
+            let denied = Denied("replayed", Refusal::assertion("its jti was used before"));
+            return refused(edge, client.company, client.id, None, denied).await;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let token_type = if bound_to.is_some() { "DPoP" } else { "Bearer" };
+    Ok(Granted { access_token, token_type, expires_in: TOKEN_SECONDS, scope })
 }
 
 /// What the token will be good for: all that the client may do, or the part that it asks for.
@@ -321,7 +504,9 @@ pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> Response {
         "jwks_uri": format!("{issuer}/jwks"),
         "grant_types_supported": ["client_credentials"],
         "response_types_supported": [],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+        "dpop_signing_alg_values_supported": ["ES256"],
         "scopes_supported": ApiScope::ALL.map(ApiScope::name),
     }))
     .into_response()

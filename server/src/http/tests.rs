@@ -21,6 +21,7 @@ use crate::store::{Batch, Query, Record, Records, Scope, Write};
 use crate::workflow::caller::{Caller, Phone, sha256};
 
 mod api;
+mod clients;
 
 async fn problem_of(response: Response) -> Problem {
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -361,7 +362,9 @@ mod programs {
             let response = ask(&bench, "/stock", &wrong).await;
             let challenge =
                 response.headers()[header::WWW_AUTHENTICATE].to_str().expect("text").to_owned();
-            assert!(challenge.starts_with("Bearer"), "{challenge}");
+            let by_key = wrong.first().is_some_and(|sent| sent.starts_with("DPoP "));
+            let scheme = if by_key { "DPoP " } else { "Bearer " };
+            assert!(challenge.starts_with(scheme), "{challenge}");
             assert_eq!(problem_of(response).await.kind, ProblemType::Unauthenticated, "{wrong:?}");
         }
         let twice = ask(&bench, "/stock", &[&bearer, &bearer]).await;

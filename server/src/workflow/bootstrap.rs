@@ -49,6 +49,7 @@ pub async fn bank(
             ApiScope::AuditRead,
         ],
         askers: vec![operator.id],
+        jwks: None,
     };
     let created = client_in(&mut unit, CompanyId::BANK, &client, Actor::Local).await?;
     Ok(unit.plan(created))

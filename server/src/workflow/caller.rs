@@ -7,6 +7,7 @@ use semilla_core::device::{Device, DeviceState};
 use semilla_core::id::{CompanyId, UserId};
 use semilla_core::person::{Company, Role, User};
 use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::protocol::jwk::KeyId;
 
 use super::Failure;
 use crate::app::App;
@@ -22,6 +23,8 @@ pub struct Caller {
     pub company: Company,
     /// What the access token is good for.
     pub scopes: Vec<ApiScope>,
+    /// The key that has to sign every request with it.
+    pub bound_to: Option<KeyId>,
 }
 
 /// A program, and the administrator in whose name it acts.
@@ -76,9 +79,10 @@ impl Caller {
             return Err(refused());
         };
         let company = active_company(app, company).await?.ok_or_else(refused)?;
+        let bound_to = token.record.bound_to;
         let scopes =
             token.record.scopes.into_iter().filter(|scope| client.scopes.contains(scope)).collect();
-        Ok(Self { client, company, scopes })
+        Ok(Self { client, company, scopes, bound_to })
     }
 
     /// Requires a scope.

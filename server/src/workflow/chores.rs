@@ -10,7 +10,7 @@ use semilla_core::id::CompanyId;
 
 use super::{Failure, act};
 use crate::app::App;
-use crate::records::{AccessToken, IdempotentAnswer, InboxItem};
+use crate::records::{AccessToken, IdempotentAnswer, InboxItem, UsedAssertion};
 use crate::store::{Batch, Query, Record, Records, Scope, StoreError, Write};
 
 /// How many things of one kind are done in one go.
@@ -76,6 +76,9 @@ async fn forget(app: &App) -> Result<usize, Failure> {
     }
     for answer in app.store.find::<IdempotentAnswer>(&due::<IdempotentAnswer>(app)).await? {
         batch.delete(&answer);
+    }
+    for used in app.store.find::<UsedAssertion>(&due::<UsedAssertion>(app)).await? {
+        batch.delete(&used);
     }
     for item in app.store.find::<InboxItem>(&due::<InboxItem>(app)).await? {
         batch.delete(&item);

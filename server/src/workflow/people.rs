@@ -9,6 +9,7 @@ use semilla_core::operations::{BlockCause, State};
 use semilla_core::person::{Binding, Company, Login, Role, User};
 use semilla_core::policy::{Authorizer, Policy};
 use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::protocol::assertion::ClientJwks;
 use semilla_core::text::{Name, fold};
 use serde::Deserialize;
 
@@ -470,6 +471,9 @@ pub struct NewClient {
     /// In whose names it may act: administrators of the company.
     #[serde(default)]
     pub askers: Vec<UserId>,
+    /// Its public keys, where it proves itself by a key (`private_key_jwt`). Where there are none
+    /// it gets a secret.
+    pub jwks: Option<ClientJwks>,
 }
 
 /// An operator makes credentials for a program of a company.
@@ -512,12 +516,22 @@ pub async fn client_in(
             return Err(Problem::field(format!("#/askers/{place}"), detail).into());
         }
     }
-    let secret = base64url::encode(&entropy::bytes::<32>(unit.app.entropy.as_ref()));
+    let keys = match &new.jwks {
+        Some(jwks) => {
+            jwks.keys().map_err(|(place, what)| Problem::field(format!("#/jwks/{place}"), what))?
+        }
+        None => Vec::new(),
+    };
+    // One way to prove itself, not two.
+    let secret = keys
+        .is_empty()
+        .then(|| base64url::encode(&entropy::bytes::<32>(unit.app.entropy.as_ref())));
     let client = Client {
         id: ClientId::new(unit.now, unit.app.entropy.as_ref()),
         company,
         name: new.name.clone(),
-        secret_sha256: sha256(&secret),
+        secret_sha256: secret.as_deref().map(sha256),
+        keys,
         scopes: new.scopes.clone(),
         askers: new.askers.clone(),
         active: true,

@@ -468,8 +468,20 @@ pub struct ClientView {
     pub scopes: Vec<ApiScope>,
     /// In whose names.
     pub askers: Vec<UserId>,
+    /// How it proves itself.
+    pub token_endpoint_auth_method: AuthMethod,
     /// Whether it may do anything.
     pub active: bool,
+}
+
+/// How a program proves itself (RFC 8414, `token_endpoint_auth_methods_supported`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// By a secret, as HTTP Basic.
+    ClientSecretBasic,
+    /// By an assertion signed with its key.
+    PrivateKeyJwt,
 }
 
 impl From<&Client> for ClientView {
@@ -480,6 +492,10 @@ impl From<&Client> for ClientView {
             name: client.name.clone(),
             scopes: client.scopes.clone(),
             askers: client.askers.clone(),
+            token_endpoint_auth_method: match client.secret_sha256 {
+                Some(_) => AuthMethod::ClientSecretBasic,
+                None => AuthMethod::PrivateKeyJwt,
+            },
             active: client.active,
         }
     }
@@ -487,14 +503,15 @@ impl From<&Client> for ClientView {
 
 impl View for ClientView {}
 
-/// A program that this request made, with its secret, once. No `Debug`.
+/// A program that this request made, with its secret, once, where it has one. No `Debug`.
 #[derive(Clone, Serialize)]
 pub struct ClientCreated {
     /// The program.
     #[serde(flatten)]
     pub client: ClientView,
-    /// Its secret.
-    pub client_secret: String,
+    /// Its secret; none where it proves itself by a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
 }
 
 impl View for ClientCreated {

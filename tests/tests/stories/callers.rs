@@ -202,7 +202,8 @@ async fn security_74_a_route_of_the_company_api_is_closed_to_whoever_has_not_its
             let headers = if credentials.is_empty() { &headers[1..] } else { &headers[..] };
             let reply = stage.send(route, &stage.places, headers).await;
             assert_eq!(reply.problem(), "unauthenticated", "{name} for {who}");
-            assert!(reply.header("www-authenticate").starts_with("Bearer"), "{name} for {who}");
+            let scheme = if credentials.starts_with("DPoP ") { "DPoP " } else { "Bearer " };
+            assert!(reply.header("www-authenticate").starts_with(scheme), "{name} for {who}");
         }
         // Every other scope there is does not help.
         let helps = |other: &str| scopes.iter().any(|scope| scope.name() == other);
