@@ -37,6 +37,7 @@ pub mod problem;
 pub mod protocol;
 pub mod qr;
 pub mod receipt;
+mod schema;
 pub mod seal;
 pub mod secret;
 pub mod text;

@@ -3,12 +3,15 @@
 //! [`crate::token`], the server's checks, the choices a person is shown, the documentation and
 //! the tests all read these tables; what is not in them is refused.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::language::{Label, Language};
 
 /// The name of a token's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// In the bank's stock; companies do not see it.
@@ -93,7 +96,7 @@ impl Party {
 }
 
 /// What may be done to a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A new token enters the bank's stock.
@@ -357,7 +360,7 @@ pub enum Cause {
 }
 
 /// *Causal de Liberación.*
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseCause {
     /// The token was given to the wrong person.
@@ -371,7 +374,7 @@ pub enum ReleaseCause {
 }
 
 /// *Causal de Bloqueo.*
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockCause {
     /// The person is away.
@@ -391,7 +394,7 @@ pub enum BlockCause {
 }
 
 /// Why a seed is renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RotateCause {
     /// By the calendar.

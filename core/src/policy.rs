@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::otp::{Algorithm, Digits, Parameters, Period};
@@ -10,7 +11,7 @@ use crate::problem::FieldError;
 use crate::verifier::Lockout;
 
 /// Whose phone authorizes a release and an unblocking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Authorizer {
     /// The asking administrator's own phone, as on the bank's sheet.
@@ -20,7 +21,7 @@ pub enum Authorizer {
 }
 
 /// Where the company's seeds live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Profile {
     /// In the AppMóvil: SHA-256 and 32 bytes, sealed to one phone.
@@ -48,7 +49,7 @@ impl Profile {
 }
 
 /// A company's policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Whose phone authorizes a release and an unblocking.

@@ -1,12 +1,13 @@
 //! What can go wrong, as clients are told: one closed list of problem types (RFC 9457), shared by
 //! the server that writes them and the programs that read them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! problem_types {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:literal, $title:literal;)*) => {
         /// The type of a problem.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum ProblemType {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*
         }
@@ -89,7 +90,7 @@ problem_types! {
 }
 
 /// A problem document (RFC 9457 section 3), `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Which problem.
     #[serde(rename = "type")]
@@ -118,7 +119,7 @@ pub struct Problem {
 }
 
 /// One place where a request is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldError {
     /// JSON pointer (RFC 6901) into the body, `#/…`, or the name of a query parameter or header.
     pub pointer: String,

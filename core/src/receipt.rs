@@ -6,6 +6,7 @@
 //! audit record names the digests of both texts and the key; the checkpoint, signed by the key for
 //! checkpoints and kept outside the database, holds that record.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Draft, Hash};
@@ -18,7 +19,7 @@ use crate::protocol::jwk::{JwkSet, PublicKey};
 use crate::protocol::{jws, messages};
 
 /// A receipt, as it is handed out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// Which operation.
@@ -40,7 +41,7 @@ pub struct Receipt {
 }
 
 /// An audit record with what its hash is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordInPlace {
     /// Its place in the chain.

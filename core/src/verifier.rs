@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::otp::{Code, Match, Parameters, Step};
@@ -11,7 +12,7 @@ use crate::secret::Seed;
 use crate::time::Timestamp;
 
 /// When a token begins to wait, and when it is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lockout {
     /// From this many consecutive failures on, the token waits after each. Never above 5

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use semilla_core::approval::Operation;
 use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Activation, Enrollment};
@@ -138,7 +139,9 @@ record!(Activation, "activations", company: |it| it.company, id: |it| it.name.cl
 ]);
 
 /// What a program may do (protocol: scopes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ApiScope {
     /// Read tokens and operations.
     #[serde(rename = "tokens:read")]

@@ -3,6 +3,7 @@
 //! which the person reads on the asker's screen and types (number matching). The answer names the
 //! exact request and the exact lines by their digests (security 53 to 55).
 
+use schemars::JsonSchema;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
@@ -312,7 +313,7 @@ pub enum Decision {
 }
 
 /// Why a person says no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DenialReason {
     /// The person knows of it and does not want it.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::MessageError;
@@ -42,7 +43,7 @@ pub struct ClientKey {
 
 /// A key as a program hands it in (RFC 7517). A private part is refused, so that nobody hands in
 /// more than they meant to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientJwk {
     /// `EC`.
@@ -63,7 +64,7 @@ pub struct ClientJwk {
 }
 
 /// The keys of a program, as it hands them in (RFC 7517 section 5).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientJwks {
     /// One to eight keys, each for ES256.

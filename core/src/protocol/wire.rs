@@ -17,6 +17,7 @@
 //! | `POST tokens/{id}/rotate` | [`Signed`] `rotate-request+jwt` | 201 [`Rotating`] |
 //! | `POST keys` | [`Signed`] `key-change+jwt` | [`Bound`] |
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::activation::ActivationName;
@@ -39,7 +40,7 @@ fn exposed_code<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::E
 }
 
 /// A signed message as the body of a request or an answer: its exact text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signed {
     /// The compact JWS.
@@ -47,7 +48,7 @@ pub struct Signed {
 }
 
 /// Begins the binding of a phone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingStart {
     /// The first four characters of the code. The others never travel.
@@ -55,7 +56,7 @@ pub struct BindingStart {
 }
 
 /// The server proves that it knows the code.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingStarted {
     /// For the `bind+jwt`.
@@ -69,7 +70,7 @@ pub struct BindingStarted {
 }
 
 /// The phone is bound, or has changed its key. No `Debug`: it holds the phone's access token.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bound {
     /// The phone's id, its `iss` from now on.
@@ -84,7 +85,7 @@ pub struct Bound {
 }
 
 /// The tokens that the phone's owner holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldTokens {
     /// In the order of their serial numbers.
@@ -92,7 +93,7 @@ pub struct HeldTokens {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldToken {
     /// Its id.
@@ -113,7 +114,7 @@ pub struct HeldToken {
 }
 
 /// The states of a token that somebody holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldState {
     /// Waits for a phone.
@@ -125,7 +126,7 @@ pub enum HeldState {
 }
 
 /// The phones of the phone's owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Devices {
     /// The oldest first.
@@ -133,7 +134,7 @@ pub struct Devices {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Its id.
@@ -149,7 +150,7 @@ pub struct Device {
 }
 
 /// The states of a phone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceState {
     /// Not yet: a phone bound before it has to agree.
@@ -163,7 +164,7 @@ pub enum DeviceState {
 }
 
 /// What waits to be enrolled on a phone of the phone's owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenEnrollments {
     /// The oldest first.
@@ -171,7 +172,7 @@ pub struct OpenEnrollments {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenEnrollment {
     /// Its id, for the `enroll+jwt`.
@@ -189,7 +190,7 @@ pub struct OpenEnrollment {
 }
 
 /// Confirms a delivered seed with a code it makes. No `Debug`: it holds the code.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Confirm {
     /// The code of the new generation.
@@ -198,7 +199,7 @@ pub struct Confirm {
 }
 
 /// The generation is live, and the one before it dead.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmed {
     /// Which token.
@@ -208,7 +209,7 @@ pub struct Confirmed {
 }
 
 /// What waits for an answer of this phone. Empty where the wait ended without anything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approvals {
     /// The oldest first.
@@ -216,7 +217,7 @@ pub struct Approvals {
 }
 
 /// One of them; also the data of an event of `GET stream`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
     /// The id for the address of the answer; the same as `txn` in the request.
@@ -226,7 +227,7 @@ pub struct Approval {
 }
 
 /// What became of the operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Answered {
     /// Which operation.
@@ -236,7 +237,7 @@ pub struct Answered {
 }
 
 /// The states of an operation that needs an approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
     /// Waits for a phone.
@@ -254,7 +255,7 @@ pub enum OperationState {
 }
 
 /// A rotation that the holder began is open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotating {
     /// The enrollment of the new generation.

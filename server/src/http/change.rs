@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, header};
-use axum::response::IntoResponse;
 use semilla_core::id::ClientId;
 use semilla_core::problem::{Problem, ProblemType};
 use serde::de::DeserializeOwned;
@@ -15,7 +14,7 @@ use super::Edge;
 use super::body;
 use super::headers::single;
 use super::problem::ApiError;
-use super::respond::{Answered, etag};
+use super::respond::{Answered, Shown, etag};
 use crate::app::App;
 use crate::workflow::caller::Caller;
 use crate::workflow::{self, Failure, IdempotencyKey, Plan, View};
@@ -143,7 +142,7 @@ impl Drop for HeldKey {
 /// Does what `plan` makes of `input`, once, and answers it. The key is held by the task that does
 /// it and not by the handler, so that it is free when the work has ended, and not when the client
 /// hangs up.
-pub async fn act<C, T, P, F>(edge: &Edge, key: Option<HeldKey>, input: C, plan: P) -> Answered
+pub async fn act<C, T, P, F>(edge: &Edge, key: Option<HeldKey>, input: C, plan: P) -> Answered<T>
 where
     C: Clone + Send + Sync + 'static,
     T: View,
@@ -156,7 +155,7 @@ where
         let _ = &key;
         plan(app, input.clone())
     });
-    Ok(acted.await?.into_answer().into_response())
+    Ok(Shown::of(acted.await?.into_answer()))
 }
 
 /// Does something that takes several steps to its end, also when the client hangs up (security

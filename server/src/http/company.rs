@@ -3,34 +3,47 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::extract::{FromRequestParts, State};
+use axum::http::HeaderName;
+use axum::http::request::Parts;
+use schemars::JsonSchema;
 use semilla_core::approval::Approvable;
 use semilla_core::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use semilla_core::operations::{BlockCause, ReleaseCause, RotateCause};
 use semilla_core::otp::Code;
 use semilla_core::policy::Policy;
-use semilla_core::problem::Problem;
+use semilla_core::problem::{Problem, ProblemType};
+use semilla_core::protocol::wire;
+use semilla_core::receipt::Receipt;
 use semilla_core::secret::SecretText;
 use semilla_core::token::{Kind, Serial};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::change::{Change, HeldKey, act, to_the_end};
+use super::describe::{About, Part, Text};
 use super::headers::single;
 use super::params::{Id, Ids, Query};
+use super::problem::ApiError;
 use super::respond::{Answered, shown};
-use super::wait::{self, Told, Wait};
+use super::wait::{self, Events, Told, Wait};
 use super::{Edge, Route, Rule, delete, get, patch, post, put};
 use crate::app::App;
 use crate::records::ApiScope;
 use crate::store::{AuditQuery, Topic};
 use crate::workflow::caller::{Acting, Caller};
+use crate::workflow::checkpoints::CheckpointView;
 use crate::workflow::checkpoints::{self, CheckpointListing};
 use crate::workflow::codes::{VerifyRequest, verify};
 use crate::workflow::enrollments::{self, Confirming};
 use crate::workflow::people::{CompanyChange, Listing, NewClient, NewCompany, NewUser, UserChange};
 use crate::workflow::tokens::{Move, SerialRun, TokenListing};
-use crate::workflow::trail::TrailListing;
+use crate::workflow::trail::{RecordView, TrailListing};
+use crate::workflow::views::{
+    ActivationView, ClientCreated, ClientView, CompanyCreated, CompanyView, DeviceView,
+    EnrollmentOpened, EnrollmentView, GenerationView, Nothing, OperationAsked, OperationView,
+    OtpauthView, Page, PolicyView, TokenView, TokensChanged, UserCreated, UserView, VerifyView,
+};
 use crate::workflow::{Failure, Plan, View, approvals, devices, people, tokens, trail};
 
 /// What can be asked under `/api/v1`, and which scope it needs.
@@ -47,65 +60,161 @@ pub(super) fn routes() -> Vec<Route> {
     let audit_ = Rule::Scope(&[ApiScope::AuditRead]);
     let companies = Rule::Scope(&[ApiScope::CompaniesManage]);
     let stock = Rule::Scope(&[ApiScope::StockManage]);
+    use ProblemType::{
+        ApprovalAlreadyDecided, CodeInvalid, DeliveryExpired, SelfApproval, StateConflict,
+        TokenLocked,
+    };
     vec![
-        get("/api/v1/tokens", read, list_tokens),
-        get("/api/v1/tokens/{id}", read, show_token),
-        get("/api/v1/tokens/{id}/generations", read, generations),
-        post("/api/v1/tokens/{id}/assign", assign_, assign),
-        post("/api/v1/tokens/{id}/enrollments", assign_, open_enrollment),
-        post("/api/v1/tokens/{id}/block", block_, block),
-        post("/api/v1/tokens/{id}/release", release_, release),
-        post("/api/v1/tokens/{id}/unblock", release_, unblock),
-        post("/api/v1/tokens/{id}/rotate", release_, rotate),
-        get("/api/v1/enrollments/{id}", read, show_enrollment),
-        post("/api/v1/enrollments/{id}/activation", deliver, activation),
-        post("/api/v1/enrollments/{id}/otpauth", deliver, otpauth),
-        post("/api/v1/enrollments/{id}/confirm", deliver, confirm),
-        get("/api/v1/operations/{id}", asked_, show_operation).waiting(),
-        delete("/api/v1/operations/{id}", release_, cancel_operation),
-        post("/api/v1/otp/verify", verify_, verify_code),
-        get("/api/v1/audit", audit_, list_audit),
-        get("/api/v1/audit/checkpoints", audit_, list_checkpoints),
-        get("/api/v1/operations/{id}/receipt", audit_, show_receipt),
-        get("/api/v1/events", audit_, events).waiting(),
-        get("/api/v1/users", users, list_users),
-        post("/api/v1/users", users, create_user),
-        get("/api/v1/users/{id}", users, show_user),
-        patch("/api/v1/users/{id}", users, change_user),
-        post("/api/v1/users/{id}/activation", deliver, phone_activation),
-        post("/api/v1/users/{id}/recover", users, recover),
-        get("/api/v1/devices", users, list_devices),
-        delete("/api/v1/devices/{id}", block_, revoke_device),
-        get("/api/v1/policies", policies, show_policy),
-        put("/api/v1/policies", policies, set_policy),
-        get("/api/v1/companies", companies, list_companies),
-        post("/api/v1/companies", companies, create_company),
-        get("/api/v1/companies/{id}", companies, show_company),
-        patch("/api/v1/companies/{id}", companies, change_company),
-        post("/api/v1/companies/{id}/administrators", companies, create_administrator),
-        get("/api/v1/companies/{id}/clients", companies, list_clients),
-        post("/api/v1/companies/{id}/clients", companies, create_client),
-        delete("/api/v1/companies/{id}/clients/{client}", companies, end_client),
-        post("/api/v1/companies/{id}/users/{user}/recover", companies, recover_for_company),
-        get("/api/v1/stock", stock, list_tokens),
-        post("/api/v1/stock/issue", stock, issue),
-        post("/api/v1/stock/allot", stock, allot),
-        post("/api/v1/stock/withdraw", stock, withdraw),
-        post("/api/v1/stock/retire", stock, retire),
+        get("/api/v1/tokens", read, list_tokens).says(
+            "Los tokens de la empresa, por páginas",
+            "The company's tokens, a page at a time",
+        ),
+        get("/api/v1/tokens/{id}", read, show_token).says("Un token", "One token"),
+        get("/api/v1/tokens/{id}/generations", read, generations).says(
+            "Las generaciones de la semilla de un token",
+            "The generations of a token's seed",
+        ),
+        post("/api/v1/tokens/{id}/assign", assign_, assign)
+            .says("Asignar un token a una persona", "Give a token to a person")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/enrollments", assign_, open_enrollment)
+            .says("Abrir otra activación", "Open another enrollment")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/block", block_, block)
+            .says("Bloquear, de inmediato", "Block, at once")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/release", release_, release)
+            .says("Pedir que se libere", "Ask for a release")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/unblock", release_, unblock)
+            .says("Pedir que se desbloquee", "Ask to unblock")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/rotate", release_, rotate)
+            .says("Pedir que se renueve la semilla", "Ask for a new seed")
+            .may(&[StateConflict]),
+        get("/api/v1/enrollments/{id}", read, show_enrollment)
+            .says("Una activación", "One enrollment"),
+        post("/api/v1/enrollments/{id}/activation", deliver, activation)
+            .says(
+                "El código de activación, para entregarlo, una vez",
+                "The activation code, to deliver it, once",
+            )
+            .may(&[StateConflict, DeliveryExpired]),
+        post("/api/v1/enrollments/{id}/otpauth", deliver, otpauth)
+            .says(
+                "La semilla para una app de autenticación, una vez",
+                "The seed for an authenticator app, once",
+            )
+            .may(&[StateConflict, DeliveryExpired]),
+        post("/api/v1/enrollments/{id}/confirm", deliver, confirm)
+            .says(
+                "Confirmar con un código de la semilla nueva",
+                "Confirm with a code of the new seed",
+            )
+            .may(&[StateConflict, DeliveryExpired, CodeInvalid, TokenLocked]),
+        get("/api/v1/operations/{id}", asked_, show_operation)
+            .says(
+                "Una operación; con wait, cuando haya terminado",
+                "One operation; with wait, once it has ended",
+            )
+            .waiting(),
+        delete("/api/v1/operations/{id}", release_, cancel_operation)
+            .says("Cancelar lo que espera un teléfono", "Cancel what waits for a phone")
+            .may(&[StateConflict, ApprovalAlreadyDecided]),
+        post("/api/v1/otp/verify", verify_, verify_code)
+            .says("¿Es correcto este código?", "Is this code right?"),
+        get("/api/v1/audit", audit_, list_audit)
+            .says("La auditoría de la empresa", "The company's audit trail"),
+        get("/api/v1/audit/checkpoints", audit_, list_checkpoints).says(
+            "Los puntos de control firmados de la auditoría",
+            "The signed checkpoints of the audit trail",
+        ),
+        get("/api/v1/operations/{id}/receipt", audit_, show_receipt)
+            .says(
+                "El comprobante de una operación ejecutada",
+                "The receipt of an executed operation",
+            )
+            .may(&[StateConflict]),
+        get("/api/v1/events", audit_, events)
+            .says(
+                "La auditoría mientras crece (eventos; Last-Event-ID)",
+                "The audit trail as it grows (events; Last-Event-ID)",
+            )
+            .waiting(),
+        get("/api/v1/users", users, list_users)
+            .says("Las personas de la empresa", "The company's people"),
+        post("/api/v1/users", users, create_user).says("Inscribir a una persona", "Add a person"),
+        get("/api/v1/users/{id}", users, show_user).says("Una persona", "One person"),
+        patch("/api/v1/users/{id}", users, change_user)
+            .says("Cambiar o inactivar a una persona", "Change or deactivate a person")
+            .may(&[StateConflict]),
+        post("/api/v1/users/{id}/activation", deliver, phone_activation)
+            .says("El código para vincular un teléfono, una vez", "The code to bind a phone, once")
+            .may(&[StateConflict]),
+        post("/api/v1/users/{id}/recover", users, recover)
+            .says(
+                "Pedir que una persona sin teléfono pueda vincular otro",
+                "Ask that a person without a phone may bind one",
+            )
+            .may(&[StateConflict, SelfApproval]),
+        get("/api/v1/devices", users, list_devices).says("Los teléfonos", "The phones"),
+        delete("/api/v1/devices/{id}", block_, revoke_device)
+            .says("Revocar un teléfono", "Revoke a phone")
+            .may(&[StateConflict]),
+        get("/api/v1/policies", policies, show_policy)
+            .says("La política de la empresa", "The company's policy"),
+        put("/api/v1/policies", policies, set_policy).says("Fijar la política", "Set the policy"),
+        get("/api/v1/companies", companies, list_companies).says("Las empresas", "The companies"),
+        post("/api/v1/companies", companies, create_company)
+            .says("Inscribir una empresa", "Add a company"),
+        get("/api/v1/companies/{id}", companies, show_company).says("Una empresa", "One company"),
+        patch("/api/v1/companies/{id}", companies, change_company)
+            .says("Activar o inactivar una empresa", "Activate or deactivate a company")
+            .may(&[StateConflict]),
+        post("/api/v1/companies/{id}/administrators", companies, create_administrator)
+            .says("Inscribir a un administrador", "Add an administrator"),
+        get("/api/v1/companies/{id}/clients", companies, list_clients)
+            .says("Los programas de una empresa", "A company's programs"),
+        post("/api/v1/companies/{id}/clients", companies, create_client).says(
+            "Credenciales para un programa: un secreto, o sus llaves",
+            "Credentials for a program: a secret, or its keys",
+        ),
+        delete("/api/v1/companies/{id}/clients/{client}", companies, end_client)
+            .says("Terminar las credenciales de un programa", "End a program's credentials"),
+        post("/api/v1/companies/{id}/users/{user}/recover", companies, recover_for_company)
+            .says(
+                "Pedir la recuperación de quien no tiene quién la apruebe",
+                "Ask for the recovery of somebody whom nobody else can help",
+            )
+            .may(&[StateConflict, SelfApproval]),
+        get("/api/v1/stock", stock, list_tokens)
+            .says("El inventario del banco", "The bank's stock"),
+        post("/api/v1/stock/issue", stock, issue)
+            .says("Emitir tokens al inventario", "Issue tokens into the stock")
+            .may(&[StateConflict]),
+        post("/api/v1/stock/allot", stock, allot)
+            .says("Destinar tokens a una empresa", "Allot tokens to a company")
+            .may(&[StateConflict]),
+        post("/api/v1/stock/withdraw", stock, withdraw)
+            .says("Devolver tokens al inventario", "Take tokens back into the stock")
+            .may(&[StateConflict]),
+        post("/api/v1/stock/retire", stock, retire)
+            .says("Retirar tokens para siempre", "Retire tokens for good")
+            .may(&[StateConflict]),
     ]
 }
 
 type Here = State<Arc<Edge>>;
 
 /// In whose name, where that is all a request says.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     asker: Option<UserId>,
 }
 
 /// In whose name, and why.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Caused<C> {
     cause: C,
@@ -113,12 +222,17 @@ struct Caused<C> {
 }
 
 /// Nothing at all.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
 /// Does what `plan` plans, for a program in its own name.
-async fn act_alone<T, P, F>(edge: &Edge, key: Option<HeldKey>, caller: Caller, plan: P) -> Answered
+async fn act_alone<T, P, F>(
+    edge: &Edge,
+    key: Option<HeldKey>,
+    caller: Caller,
+    plan: P,
+) -> Answered<T>
 where
     T: View,
     P: Fn(Arc<App>, Caller) -> F + Send + Sync + 'static,
@@ -134,7 +248,7 @@ async fn act_for<T, P, F>(
     caller: Caller,
     asker: Option<UserId>,
     plan: P,
-) -> Answered
+) -> Answered<T>
 where
     T: View,
     P: Fn(Arc<App>, Acting) -> F + Clone + Send + Sync + 'static,
@@ -151,19 +265,23 @@ async fn list_tokens(
     State(edge): Here,
     caller: Caller,
     Query(listing): Query<TokenListing>,
-) -> Answered {
+) -> Answered<Page<TokenView>> {
     shown(tokens::list(&edge.app, &caller, &listing).await)
 }
 
-async fn show_token(State(edge): Here, caller: Caller, Id(id): Id<TokenId>) -> Answered {
+async fn show_token(State(edge): Here, caller: Caller, Id(id): Id<TokenId>) -> Answered<TokenView> {
     shown(tokens::show(&edge.app, &caller, id).await)
 }
 
-async fn generations(State(edge): Here, caller: Caller, Id(id): Id<TokenId>) -> Answered {
+async fn generations(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+) -> Answered<Page<GenerationView>> {
     shown(tokens::generations(&edge.app, &caller, id).await)
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Assign {
     user: UserId,
@@ -175,7 +293,7 @@ async fn assign(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Assign>,
-) -> Answered {
+) -> Answered<EnrollmentOpened> {
     let Change { body, if_match, key } = change;
     act_for(&edge, key, caller, body.asker, move |app, acting| async move {
         tokens::assign(&app, &acting, id, body.user, if_match).await
@@ -188,7 +306,7 @@ async fn open_enrollment(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Asked>,
-) -> Answered {
+) -> Answered<EnrollmentOpened> {
     let Change { body, if_match, key } = change;
     act_for(&edge, key, caller, body.asker, move |app, acting| async move {
         tokens::open_enrollment(&app, &acting, id, if_match).await
@@ -201,7 +319,7 @@ async fn block(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Caused<BlockCause>>,
-) -> Answered {
+) -> Answered<TokenView> {
     let Change { body, if_match, key } = change;
     act_for(&edge, key, caller, body.asker, move |app, acting| async move {
         tokens::block(&app, &acting, id, body.cause, if_match).await
@@ -215,7 +333,7 @@ async fn ask(
     id: TokenId,
     action: Approvable,
     change: Change<Asked>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     let Change { body, if_match, key } = change;
     act_for(edge, key, caller, body.asker, move |app, acting| async move {
         approvals::ask(&app, &acting, id, action, if_match).await
@@ -233,7 +351,7 @@ async fn release(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Caused<ReleaseCause>>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     let (cause, change) = asked(change);
     ask(&edge, caller, id, Approvable::Release(cause), change).await
 }
@@ -243,7 +361,7 @@ async fn unblock(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Asked>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     ask(&edge, caller, id, Approvable::Unblock, change).await
 }
 
@@ -252,12 +370,16 @@ async fn rotate(
     caller: Caller,
     Id(id): Id<TokenId>,
     change: Change<Caused<RotateCause>>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     let (cause, change) = asked(change);
     ask(&edge, caller, id, Approvable::Rotate(cause), change).await
 }
 
-async fn show_enrollment(State(edge): Here, caller: Caller, Id(id): Id<EnrollmentId>) -> Answered {
+async fn show_enrollment(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<EnrollmentId>,
+) -> Answered<EnrollmentView> {
     shown(enrollments::show(&edge.app, &caller, id).await)
 }
 
@@ -266,7 +388,7 @@ async fn activation(
     caller: Caller,
     Id(id): Id<EnrollmentId>,
     change: Change<Empty>,
-) -> Answered {
+) -> Answered<ActivationView> {
     act_alone(&edge, change.key, caller, move |app, caller| async move {
         enrollments::activation(&app, &caller, id).await
     })
@@ -278,14 +400,14 @@ async fn otpauth(
     caller: Caller,
     Id(id): Id<EnrollmentId>,
     change: Change<Empty>,
-) -> Answered {
+) -> Answered<OtpauthView> {
     act_alone(&edge, change.key, caller, move |app, caller| async move {
         enrollments::otpauth(&app, &caller, id).await
     })
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Confirm {
     code: SecretText,
@@ -296,7 +418,7 @@ async fn confirm(
     caller: Caller,
     Id(id): Id<EnrollmentId>,
     change: Change<Confirm>,
-) -> Answered {
+) -> Answered<wire::Confirmed> {
     let code = Code::parse(change.body.code.expose()).ok();
     let (app, by) = (Arc::clone(&edge.app), Confirming::Program(Box::new(caller)));
     shown(to_the_end(async move { enrollments::confirm(&app, by, id, code).await }).await)
@@ -307,7 +429,7 @@ async fn show_operation(
     caller: Caller,
     Id(id): Id<OperationId>,
     Query(wait): Query<Wait>,
-) -> Answered {
+) -> Answered<OperationView> {
     shown(approvals::wait(&edge.app, &caller, id, wait.patience()?).await)
 }
 
@@ -316,7 +438,7 @@ async fn cancel_operation(
     caller: Caller,
     Id(id): Id<OperationId>,
     Query(asked): Query<Asked>,
-) -> Answered {
+) -> Answered<OperationView> {
     act_for(&edge, None, caller, asked.asker, move |app, acting| async move {
         approvals::cancel(&app, &acting, id).await
     })
@@ -327,7 +449,7 @@ async fn verify_code(
     State(edge): Here,
     caller: Caller,
     super::body::Json(request): super::body::Json<VerifyRequest>,
-) -> Answered {
+) -> Answered<VerifyView> {
     // What follows from too many failures is done also where nobody waits for the answer.
     edge.programs.take_failure(&caller)?;
     let app = Arc::clone(&edge.app);
@@ -345,7 +467,7 @@ async fn list_audit(
     State(edge): Here,
     caller: Caller,
     Query(listing): Query<TrailListing>,
-) -> Answered {
+) -> Answered<Page<RecordView>> {
     shown(trail::list(&edge.app, &caller, &listing).await)
 }
 
@@ -353,17 +475,42 @@ async fn list_checkpoints(
     State(edge): Here,
     caller: Caller,
     Query(listing): Query<CheckpointListing>,
-) -> Answered {
+) -> Answered<Page<CheckpointView>> {
     shown(checkpoints::list(&edge.app, &caller, &listing).await)
 }
 
-async fn show_receipt(State(edge): Here, caller: Caller, Id(id): Id<OperationId>) -> Answered {
+async fn show_receipt(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<OperationId>,
+) -> Answered<Receipt> {
     shown(checkpoints::receipt(&edge.app, &caller, id).await)
 }
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-#[derive(Deserialize)]
+/// Where a client that comes back was (`Last-Event-ID`).
+struct LastEventId(Option<u64>);
+
+impl<S: Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let id = single(&parts.headers, &LAST_EVENT_ID)?.map(str::parse).transpose();
+        let wrong = "is no id of an event of this stream";
+        Ok(Self(id.map_err(|_| Problem::field(LAST_EVENT_ID.as_str(), wrong))?))
+    }
+}
+
+impl Part for LastEventId {
+    fn describe(about: &mut About) {
+        let schema =
+            json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX, "examples": [42] });
+        let says = "The id of the last event that was seen: the stream goes on behind it.";
+        about.parameter("header", "Last-Event-ID", false, schema, says);
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct After {
     after: Option<u64>,
@@ -374,15 +521,13 @@ struct After {
 async fn events(
     State(edge): Here,
     caller: Caller,
-    headers: HeaderMap,
+    LastEventId(last): LastEventId,
     Query(After { after }): Query<After>,
-) -> Answered {
+) -> Result<Text<Events>, ApiError> {
     let company = caller.company.id;
-    let place = match (single(&headers, &LAST_EVENT_ID)?, after) {
+    let place = match (last, after) {
         // A client that comes back repeats its first address: where it was counts more.
-        (Some(id), _) => id.parse().map_err(|_| {
-            Problem::field(LAST_EVENT_ID.as_str(), "is no id of an event of this stream")
-        })?,
+        (Some(id), _) => id,
         (None, Some(after)) => after,
         (None, None) => edge.app.store.audit_head(company).await?.sequence,
     };
@@ -407,11 +552,19 @@ async fn audit_behind(
     Ok(Some((told.collect(), last)))
 }
 
-async fn list_users(State(edge): Here, caller: Caller, Query(listing): Query<Listing>) -> Answered {
+async fn list_users(
+    State(edge): Here,
+    caller: Caller,
+    Query(listing): Query<Listing>,
+) -> Answered<Page<UserView>> {
     shown(people::list_users(&edge.app, &caller, &listing).await)
 }
 
-async fn create_user(State(edge): Here, caller: Caller, change: Change<NewUser>) -> Answered {
+async fn create_user(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<NewUser>,
+) -> Answered<UserCreated> {
     let Change { body, key, .. } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -420,7 +573,7 @@ async fn create_user(State(edge): Here, caller: Caller, change: Change<NewUser>)
     .await
 }
 
-async fn show_user(State(edge): Here, caller: Caller, Id(id): Id<UserId>) -> Answered {
+async fn show_user(State(edge): Here, caller: Caller, Id(id): Id<UserId>) -> Answered<UserView> {
     shown(people::show_user(&edge.app, &caller, id).await)
 }
 
@@ -429,7 +582,7 @@ async fn change_user(
     caller: Caller,
     Id(id): Id<UserId>,
     change: Change<UserChange>,
-) -> Answered {
+) -> Answered<UserView> {
     let Change { body, if_match, key } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -443,7 +596,7 @@ async fn phone_activation(
     caller: Caller,
     Id(id): Id<UserId>,
     change: Change<Empty>,
-) -> Answered {
+) -> Answered<ActivationView> {
     act_alone(&edge, change.key, caller, move |app, caller| async move {
         enrollments::phone_activation(&app, &caller, id).await
     })
@@ -455,7 +608,7 @@ async fn recover(
     caller: Caller,
     Id(id): Id<UserId>,
     change: Change<Asked>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     let company = caller.company.id;
     act_for(&edge, change.key, caller, change.body.asker, move |app, acting| async move {
         devices::recover(&app, &acting, company, id).await
@@ -468,20 +621,24 @@ async fn recover_for_company(
     caller: Caller,
     Ids(company, id): Ids<CompanyId, UserId>,
     change: Change<Asked>,
-) -> Answered {
+) -> Answered<OperationAsked> {
     act_for(&edge, change.key, caller, change.body.asker, move |app, acting| async move {
         devices::recover(&app, &acting, company, id).await
     })
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OfUser {
     user: Option<UserId>,
 }
 
-async fn list_devices(State(edge): Here, caller: Caller, Query(of): Query<OfUser>) -> Answered {
+async fn list_devices(
+    State(edge): Here,
+    caller: Caller,
+    Query(of): Query<OfUser>,
+) -> Answered<Page<DeviceView>> {
     shown(devices::list(&edge.app, &caller, of.user).await)
 }
 
@@ -490,18 +647,22 @@ async fn revoke_device(
     caller: Caller,
     Id(id): Id<DeviceId>,
     Query(asked): Query<Asked>,
-) -> Answered {
+) -> Answered<Nothing> {
     act_for(&edge, None, caller, asked.asker, move |app, acting| async move {
         devices::revoke(&app, &acting, id).await
     })
     .await
 }
 
-async fn show_policy(State(edge): Here, caller: Caller) -> Answered {
+async fn show_policy(State(edge): Here, caller: Caller) -> Answered<PolicyView> {
     shown(people::show_policy(&edge.app, &caller).await)
 }
 
-async fn set_policy(State(edge): Here, caller: Caller, change: Change<Policy>) -> Answered {
+async fn set_policy(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<Policy>,
+) -> Answered<PolicyView> {
     let Change { body, if_match, key } = change;
     act_alone(&edge, key, caller, move |app, caller| async move {
         people::set_policy(&app, &caller, &body, if_match).await
@@ -509,11 +670,18 @@ async fn set_policy(State(edge): Here, caller: Caller, change: Change<Policy>) -
     .await
 }
 
-async fn list_companies(State(edge): Here, Query(listing): Query<Listing>) -> Answered {
+async fn list_companies(
+    State(edge): Here,
+    Query(listing): Query<Listing>,
+) -> Answered<Page<CompanyView>> {
     shown(people::list_companies(&edge.app, &listing).await)
 }
 
-async fn create_company(State(edge): Here, caller: Caller, change: Change<NewCompany>) -> Answered {
+async fn create_company(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<NewCompany>,
+) -> Answered<CompanyCreated> {
     let Change { body, key, .. } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -522,7 +690,7 @@ async fn create_company(State(edge): Here, caller: Caller, change: Change<NewCom
     .await
 }
 
-async fn show_company(State(edge): Here, Id(id): Id<CompanyId>) -> Answered {
+async fn show_company(State(edge): Here, Id(id): Id<CompanyId>) -> Answered<CompanyView> {
     shown(people::show_company(&edge.app, id).await)
 }
 
@@ -531,7 +699,7 @@ async fn change_company(
     caller: Caller,
     Id(id): Id<CompanyId>,
     change: Change<CompanyChange>,
-) -> Answered {
+) -> Answered<CompanyView> {
     let Change { body, if_match, key } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -545,7 +713,7 @@ async fn create_administrator(
     caller: Caller,
     Id(id): Id<CompanyId>,
     change: Change<NewUser>,
-) -> Answered {
+) -> Answered<UserCreated> {
     let Change { body, key, .. } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -554,7 +722,7 @@ async fn create_administrator(
     .await
 }
 
-async fn list_clients(State(edge): Here, Id(id): Id<CompanyId>) -> Answered {
+async fn list_clients(State(edge): Here, Id(id): Id<CompanyId>) -> Answered<Page<ClientView>> {
     shown(people::list_clients(&edge.app, id).await)
 }
 
@@ -563,7 +731,7 @@ async fn create_client(
     caller: Caller,
     Id(id): Id<CompanyId>,
     change: Change<NewClient>,
-) -> Answered {
+) -> Answered<ClientCreated> {
     let Change { body, key, .. } = change;
     act_alone(&edge, key, caller, move |app, caller| {
         let body = body.clone();
@@ -576,7 +744,7 @@ async fn end_client(
     State(edge): Here,
     caller: Caller,
     Ids(company, id): Ids<CompanyId, ClientId>,
-) -> Answered {
+) -> Answered<Nothing> {
     act_alone(&edge, None, caller, move |app, caller| async move {
         people::end_client(&app, &caller, company, id).await
     })
@@ -584,7 +752,7 @@ async fn end_client(
 }
 
 /// Tokens that enter the stock.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Issue {
     first: Serial,
@@ -592,7 +760,11 @@ struct Issue {
     kind: Option<Kind>,
 }
 
-async fn issue(State(edge): Here, caller: Caller, change: Change<Issue>) -> Answered {
+async fn issue(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<Issue>,
+) -> Answered<TokensChanged> {
     let Change { body: Issue { first, count, kind }, key, .. } = change;
     let run = SerialRun { first, count };
     act_alone(&edge, key, caller, move |app, caller| {
@@ -603,7 +775,7 @@ async fn issue(State(edge): Here, caller: Caller, change: Change<Issue>) -> Answ
 }
 
 /// Tokens that go to a company.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Allot {
     first: Serial,
@@ -611,16 +783,28 @@ struct Allot {
     company: CompanyId,
 }
 
-async fn allot(State(edge): Here, caller: Caller, change: Change<Allot>) -> Answered {
+async fn allot(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<Allot>,
+) -> Answered<TokensChanged> {
     let Change { body: Allot { first, count, company }, key, .. } = change;
     move_tokens(&edge, key, caller, SerialRun { first, count }, Move::Allot(company)).await
 }
 
-async fn withdraw(State(edge): Here, caller: Caller, change: Change<SerialRun>) -> Answered {
+async fn withdraw(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<SerialRun>,
+) -> Answered<TokensChanged> {
     move_tokens(&edge, change.key, caller, change.body, Move::Withdraw).await
 }
 
-async fn retire(State(edge): Here, caller: Caller, change: Change<SerialRun>) -> Answered {
+async fn retire(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<SerialRun>,
+) -> Answered<TokensChanged> {
     move_tokens(&edge, change.key, caller, change.body, Move::Retire).await
 }
 
@@ -630,7 +814,7 @@ async fn move_tokens(
     caller: Caller,
     run: SerialRun,
     to: Move,
-) -> Answered {
+) -> Answered<TokensChanged> {
     act_alone(edge, key, caller, move |app, caller| {
         let run = run.clone();
         async move { tokens::move_tokens(&app, &caller, &run, to).await }

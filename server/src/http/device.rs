@@ -12,37 +12,93 @@ use semilla_core::protocol::wire;
 
 use super::body::Json;
 use super::change::{act, to_the_end};
+use super::describe::Text;
 use super::limits::retry_after;
 use super::params::{Id, Query};
 use super::problem::ApiError;
 use super::respond::{Answered, shown};
-use super::wait::{self, Told, Wait};
+use super::wait::{self, Events, Told, Wait};
 use super::{Edge, Route, Rule, delete, get, post};
 use crate::listener::Peer;
 use crate::store::Topic;
 use crate::workflow::caller::Phone;
+use crate::workflow::devices::KeyChanged;
 use crate::workflow::enrollments::Confirming;
+use crate::workflow::views::Nothing;
 use crate::workflow::{approvals, devices, enrollments};
 
 /// What can be asked under `/device/v1`, and by which phones.
 pub(super) fn routes() -> Vec<Route> {
     let (bound, known) = (Rule::BoundPhone, Rule::KnownPhone);
+    use ProblemType::{
+        ActivationInvalid, ApprovalAlreadyDecided, ApprovalExpired, CodeInvalid, DeliveryExpired,
+        NotFound, NumberMismatch, RateLimited, RequestHashMismatch, SelfApproval, SignatureInvalid,
+        StateConflict, TokenLocked,
+    };
     vec![
-        post("/device/v1/bindings/start", Rule::Public, start_binding),
-        post("/device/v1/bindings", Rule::Public, bind),
-        get("/device/v1/tokens", bound, held_tokens),
-        post("/device/v1/tokens/{id}/rotate", bound, rotate),
-        get("/device/v1/devices", known, own_devices),
-        delete("/device/v1/devices/{id}", bound, revoke_own),
-        get("/device/v1/enrollments", bound, open_enrollments),
-        post("/device/v1/enrollments", bound, enroll),
-        get("/device/v1/enrollments/{id}", bound, delivered),
-        post("/device/v1/enrollments/{id}/confirm", bound, confirm),
-        get("/device/v1/approvals", bound, inbox).waiting(),
-        post("/device/v1/approvals/{id}/response", bound, respond),
-        get("/device/v1/stream", bound, stream).waiting(),
-        post("/device/v1/keys", bound, change_key),
-        delete("/device/v1/me", known, leave),
+        post("/device/v1/bindings/start", Rule::Public, start_binding)
+            .says("Empezar a vincular un teléfono", "Begin to bind a phone")
+            .may(&[ActivationInvalid, RateLimited]),
+        post("/device/v1/bindings", Rule::Public, bind)
+            .says("Vincular el teléfono (bind+jwt)", "Bind the phone (bind+jwt)")
+            .may(&[ActivationInvalid, RateLimited, SignatureInvalid, StateConflict]),
+        get("/device/v1/tokens", bound, held_tokens)
+            .says("Los tokens de la persona", "The person's tokens"),
+        post("/device/v1/tokens/{id}/rotate", bound, rotate)
+            .says(
+                "Renovar la semilla propia (rotate-request+jwt)",
+                "Renew one's own seed (rotate-request+jwt)",
+            )
+            .may(&[SignatureInvalid, StateConflict, NotFound]),
+        get("/device/v1/devices", known, own_devices)
+            .says("Los teléfonos de la persona", "The person's phones"),
+        delete("/device/v1/devices/{id}", bound, revoke_own)
+            .says("Revocar otro teléfono propio", "Revoke another phone of one's own")
+            .may(&[StateConflict]),
+        get("/device/v1/enrollments", bound, open_enrollments)
+            .says("Lo que espera ser activado", "What waits to be enrolled"),
+        post("/device/v1/enrollments", bound, enroll)
+            .says("Recibir la semilla sellada (enroll+jwt)", "Receive the sealed seed (enroll+jwt)")
+            .may(&[SignatureInvalid, StateConflict, DeliveryExpired, NotFound]),
+        get("/device/v1/enrollments/{id}", bound, delivered)
+            .says("La misma semilla sellada otra vez", "The same sealed seed again")
+            .may(&[StateConflict, DeliveryExpired]),
+        post("/device/v1/enrollments/{id}/confirm", bound, confirm)
+            .says(
+                "Confirmar con un código de la semilla nueva",
+                "Confirm with a code of the new seed",
+            )
+            .may(&[StateConflict, DeliveryExpired, CodeInvalid, TokenLocked]),
+        get("/device/v1/approvals", bound, inbox)
+            .says(
+                "Lo que espera la respuesta de este teléfono",
+                "What waits for this phone's answer",
+            )
+            .waiting(),
+        post("/device/v1/approvals/{id}/response", bound, respond)
+            .says("Responder (approval-response+jwt)", "Answer (approval-response+jwt)")
+            .may(&[
+                SignatureInvalid,
+                RequestHashMismatch,
+                NumberMismatch,
+                ApprovalExpired,
+                ApprovalAlreadyDecided,
+                SelfApproval,
+                StateConflict,
+                NotFound,
+            ]),
+        get("/device/v1/stream", bound, stream)
+            .says("Solicitudes a medida que llegan (eventos)", "Requests as they come (events)")
+            .waiting()
+            .may(&[RateLimited]),
+        post("/device/v1/keys", bound, change_key)
+            .says(
+                "Cambiar la llave del teléfono (key-change+jwt)",
+                "Change the phone's key (key-change+jwt)",
+            )
+            .may(&[SignatureInvalid, StateConflict]),
+        delete("/device/v1/me", known, leave)
+            .says("Desvincular este teléfono", "Unbind this phone"),
     ]
 }
 
@@ -60,7 +116,7 @@ async fn start_binding(
     State(edge): Here,
     Extension(peer): Extension<Peer>,
     Json(start): Json<wire::BindingStart>,
-) -> Answered {
+) -> Answered<wire::BindingStarted> {
     take_turn(&edge, peer)?;
     act(&edge, None, start.activation, |app, name| async move { devices::start(&app, &name).await })
         .await
@@ -70,13 +126,13 @@ async fn bind(
     State(edge): Here,
     Extension(peer): Extension<Peer>,
     Json(signed): Json<wire::Signed>,
-) -> Answered {
+) -> Answered<wire::Bound> {
     take_turn(&edge, peer)?;
     act(&edge, None, signed.message, |app, text| async move { devices::bind(&app, &text).await })
         .await
 }
 
-async fn held_tokens(State(edge): Here, phone: Phone) -> Answered {
+async fn held_tokens(State(edge): Here, phone: Phone) -> Answered<wire::HeldTokens> {
     shown(devices::held(&edge.app, &phone).await)
 }
 
@@ -85,18 +141,18 @@ async fn rotate(
     phone: Phone,
     Id(id): Id<TokenId>,
     Json(signed): Json<wire::Signed>,
-) -> Answered {
+) -> Answered<wire::Rotating> {
     act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
         enrollments::rotate(&app, &phone, id, &text).await
     })
     .await
 }
 
-async fn own_devices(State(edge): Here, phone: Phone) -> Answered {
+async fn own_devices(State(edge): Here, phone: Phone) -> Answered<wire::Devices> {
     shown(devices::own(&edge.app, &phone).await)
 }
 
-async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> Answered {
+async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> Answered<Nothing> {
     act(
         &edge,
         None,
@@ -106,18 +162,26 @@ async fn revoke_own(State(edge): Here, phone: Phone, Id(id): Id<DeviceId>) -> An
     .await
 }
 
-async fn open_enrollments(State(edge): Here, phone: Phone) -> Answered {
+async fn open_enrollments(State(edge): Here, phone: Phone) -> Answered<wire::OpenEnrollments> {
     shown(enrollments::waiting(&edge.app, &phone).await)
 }
 
-async fn enroll(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
+async fn enroll(
+    State(edge): Here,
+    phone: Phone,
+    Json(signed): Json<wire::Signed>,
+) -> Answered<wire::Signed> {
     act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
         enrollments::deliver(&app, &phone, &text).await
     })
     .await
 }
 
-async fn delivered(State(edge): Here, phone: Phone, Id(id): Id<EnrollmentId>) -> Answered {
+async fn delivered(
+    State(edge): Here,
+    phone: Phone,
+    Id(id): Id<EnrollmentId>,
+) -> Answered<wire::Signed> {
     shown(enrollments::delivered(&edge.app, &phone, id).await)
 }
 
@@ -126,14 +190,18 @@ async fn confirm(
     phone: Phone,
     Id(id): Id<EnrollmentId>,
     Json(confirm): Json<wire::Confirm>,
-) -> Answered {
+) -> Answered<wire::Confirmed> {
     let (app, by) = (Arc::clone(&edge.app), Confirming::Phone(Box::new(phone)));
     let work = async move { enrollments::confirm(&app, by, id, Some(confirm.code)).await };
     shown(to_the_end(work).await)
 }
 
 /// What waits for an answer of this phone: at once, or as soon as there is something.
-async fn inbox(State(edge): Here, phone: Phone, Query(wait): Query<Wait>) -> Answered {
+async fn inbox(
+    State(edge): Here,
+    phone: Phone,
+    Query(wait): Query<Wait>,
+) -> Answered<wire::Approvals> {
     let topic = Topic::Device(phone.device.record.id.to_string());
     let found = wait::wait_for(&edge.app, &topic, wait.patience()?, || async {
         let waiting = approvals::inbox(&edge.app, &phone).await?;
@@ -148,7 +216,7 @@ async fn respond(
     phone: Phone,
     Id(id): Id<OperationId>,
     Json(signed): Json<wire::Signed>,
-) -> Answered {
+) -> Answered<wire::Answered> {
     act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
         approvals::answer(&app, &phone, id, &text).await
     })
@@ -156,7 +224,7 @@ async fn respond(
 }
 
 /// Requests as they come, each once in a stream.
-async fn stream(State(edge): Here, phone: Phone) -> Answered {
+async fn stream(State(edge): Here, phone: Phone) -> Result<Text<Events>, ApiError> {
     let topic = Topic::Device(phone.device.record.id.to_string());
     let none = (phone, BTreeSet::new());
     wait::stream(
@@ -181,14 +249,18 @@ async fn stream(State(edge): Here, phone: Phone) -> Answered {
     )
 }
 
-async fn change_key(State(edge): Here, phone: Phone, Json(signed): Json<wire::Signed>) -> Answered {
+async fn change_key(
+    State(edge): Here,
+    phone: Phone,
+    Json(signed): Json<wire::Signed>,
+) -> Answered<KeyChanged> {
     act(&edge, None, (phone, signed.message), move |app, (phone, text)| async move {
         devices::change_key(&app, &phone, &text).await
     })
     .await
 }
 
-async fn leave(State(edge): Here, phone: Phone) -> Answered {
+async fn leave(State(edge): Here, phone: Phone) -> Answered<Nothing> {
     act(&edge, None, phone, move |app, phone| async move { devices::leave(&app, &phone).await })
         .await
 }

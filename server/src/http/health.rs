@@ -4,44 +4,74 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use semilla_core::id::CompanyId;
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::seal::{Purpose, Sealed};
+use serde::Serialize;
 
 use super::Edge;
 use super::problem::ApiError;
+use super::respond::{Answered, shown};
 use crate::app::App;
 use crate::records::Setting;
 use crate::store::Records;
+use crate::workflow::View;
 
 /// How long the store may take to show that it answers.
 const READY_TIME: Duration = Duration::from_secs(2);
 
-/// `GET /`: what this is.
-pub(super) async fn product() -> Response {
-    axum::Json(serde_json::json!({
-        "product": "Semilla",
-        "company_api": "/api/v1",
-        "device_api": "/device/v1",
-        "authorization_server": "/.well-known/oauth-authorization-server",
-    }))
-    .into_response()
+/// What this is, and where its parts are.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Product {
+    /// Its name.
+    product: &'static str,
+    /// The description of everything that can be asked.
+    description: &'static str,
+    /// The same as a page.
+    docs: &'static str,
+    /// For programs.
+    company_api: &'static str,
+    /// For phones.
+    device_api: &'static str,
+    /// Where programs get access tokens.
+    authorization_server: &'static str,
 }
 
+/// `GET /`: what this is.
+pub(super) async fn product() -> axum::Json<Product> {
+    axum::Json(Product {
+        product: "Semilla",
+        description: "/openapi.json",
+        docs: "/docs",
+        company_api: "/api/v1",
+        device_api: "/device/v1",
+        authorization_server: "/.well-known/oauth-authorization-server",
+    })
+}
+
+/// How the server is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
+    /// `up` or `ready`.
+    status: &'static str,
+}
+
+impl View for Health {}
+
 /// `GET /healthz`: the process answers. Restart it where this fails.
-pub(super) async fn alive() -> Response {
-    axum::Json(serde_json::json!({ "status": "up" })).into_response()
+pub(super) async fn alive() -> axum::Json<Health> {
+    axum::Json(Health { status: "up" })
 }
 
 /// `GET /readyz`: the server can do its work (security 121). What it needs for a code is what is
 /// tried: the store reads a row, and what is sealed in it opens. Send it nothing where this fails.
-pub(super) async fn ready(State(edge): State<Arc<Edge>>) -> Result<Response, ApiError> {
+pub(super) async fn ready(State(edge): State<Arc<Edge>>) -> Answered<Health> {
     if edge.app.stopping.is_cancelled() {
         return Err(Problem::new(ProblemType::Unavailable, "The server is stopping.").into());
     }
     match tokio::time::timeout(READY_TIME, opens_a_key(&edge.app)).await {
-        Ok(Ok(())) => Ok(axum::Json(serde_json::json!({ "status": "ready" })).into_response()),
+        Ok(Ok(())) => shown(Ok(Health { status: "ready" })),
         Ok(Err(why)) => Err(ApiError::unavailable(format!("not ready: {why}"))),
         Err(_) => Err(ApiError::unavailable("not ready: the store does not answer")),
     }

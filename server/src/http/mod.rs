@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use ring::hmac;
 use semilla_core::entropy;
+use semilla_core::language::Label;
 use semilla_core::problem::{Problem, ProblemType};
 use tokio::sync::Semaphore;
 
 use self::auth::Guard;
 pub use self::auth::Rule;
+use self::describe::{About, Endpoint};
 use self::problem::ApiError;
 use crate::app::App;
 
@@ -31,13 +32,16 @@ pub mod auth;
 pub mod body;
 pub mod change;
 mod company;
+pub mod describe;
 mod device;
+mod docs;
 mod dpop;
 mod form;
 pub mod headers;
 mod health;
 mod limits;
 mod oauth;
+pub mod openapi;
 pub mod params;
 pub mod problem;
 pub mod respond;
@@ -92,11 +96,37 @@ pub struct Route {
     pub path: &'static str,
     /// By these callers.
     pub rule: Rule,
+    /// What it is for, in a few words.
+    pub summary: Label,
+    /// What it takes and answers, by its signature.
+    pub describe: fn(&mut About),
+    /// What its workflow may answer instead.
+    pub problems: &'static [ProblemType],
     waits: bool,
     handler: MethodRouter<Arc<Edge>>,
 }
 
 impl Route {
+    /// The handler waits for something to happen, as its caller wishes.
+    #[must_use]
+    fn waiting(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+
+    /// The rules of the workflow may say no in these words.
+    #[must_use]
+    fn may(mut self, problems: &'static [ProblemType]) -> Self {
+        self.problems = problems;
+        self
+    }
+}
+
+/// A route that lacks the words that say what it is for, and so is none yet.
+#[must_use]
+struct Wordless(Route);
+
+impl Wordless {
     fn new<H, T>(
         method: Method,
         filter: MethodFilter,
@@ -105,28 +135,29 @@ impl Route {
         handler: H,
     ) -> Self
     where
-        H: Handler<T, Arc<Edge>>,
+        H: Endpoint<T>,
         T: 'static,
     {
-        Self { method, path, rule, waits: false, handler: on(filter, handler) }
+        let (summary, handler) = (Label("", ""), on(filter, handler));
+        let describe = H::describe;
+        Self(Route { method, path, rule, summary, describe, problems: &[], waits: false, handler })
     }
 
-    /// The handler waits for something to happen, as its caller wishes.
-    #[must_use]
-    fn waiting(mut self) -> Self {
-        self.waits = true;
-        self
+    /// What it is for, in Spanish and in English.
+    fn says(mut self, spanish: &'static str, english: &'static str) -> Route {
+        self.0.summary = Label(spanish, english);
+        self.0
     }
 }
 
 macro_rules! methods {
     ($($name:ident = $method:ident;)*) => {$(
-        fn $name<H, T>(path: &'static str, rule: Rule, handler: H) -> Route
+        fn $name<H, T>(path: &'static str, rule: Rule, handler: H) -> Wordless
         where
-            H: Handler<T, Arc<Edge>>,
+            H: Endpoint<T>,
             T: 'static,
         {
-            Route::new(Method::$method, MethodFilter::$method, path, rule, handler)
+            Wordless::new(Method::$method, MethodFilter::$method, path, rule, handler)
         }
     )*};
 }
@@ -142,12 +173,23 @@ methods! {
 /// Everything that can be asked.
 pub fn routes() -> Vec<Route> {
     let mut routes = vec![
-        get("/", Rule::Public, health::product),
-        get("/healthz", Rule::Public, health::alive),
-        get("/readyz", Rule::Public, health::ready),
-        post("/token", Rule::Public, oauth::token),
-        get("/jwks", Rule::Public, oauth::jwks),
-        get("/.well-known/oauth-authorization-server", Rule::Public, oauth::metadata),
+        get("/", Rule::Public, health::product).says("Qué hay aquí", "What is here"),
+        get("/healthz", Rule::Public, health::alive)
+            .says("El proceso responde", "The process answers"),
+        get("/readyz", Rule::Public, health::ready)
+            .says("El servidor puede trabajar", "The server can do its work"),
+        get("/openapi.json", Rule::Public, openapi::document)
+            .says("Esta descripción (OpenAPI 3.1)", "This description (OpenAPI 3.1)"),
+        get("/docs", Rule::Public, docs::page)
+            .says("Esta página: leer y probar la API", "This page: to read and try the API"),
+        get("/docs/style.css", Rule::Public, docs::style).says("Su aspecto", "How it looks"),
+        get("/docs/try.js", Rule::Public, docs::script).says("Lo que prueba", "What tries"),
+        post("/token", Rule::Public, oauth::token)
+            .says("Un token de acceso para un programa", "An access token for a program"),
+        get("/jwks", Rule::Public, oauth::jwks)
+            .says("Las llaves públicas del servidor", "The server's public keys"),
+        get("/.well-known/oauth-authorization-server", Rule::Public, oauth::metadata)
+            .says("Los metadatos de OAuth (RFC 8414)", "The metadata of OAuth (RFC 8414)"),
     ];
     routes.extend(company::routes());
     routes.extend(device::routes());

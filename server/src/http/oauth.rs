@@ -8,12 +8,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
+use schemars::JsonSchema;
 use semilla_core::audit::{Actor, Draft, Subject};
 use semilla_core::base64url;
 use semilla_core::entropy;
@@ -25,9 +26,11 @@ use semilla_core::protocol::assertion::{ClientKey, Unverified};
 use semilla_core::protocol::dpop;
 use semilla_core::secret::SecretText;
 use serde::Serialize;
+use serde_json::json;
 
 use super::Edge;
 use super::auth::DPOP;
+use super::describe::{About, Content, Kind, Part, Reply, Text};
 use super::dpop::Freshness;
 use super::headers::single;
 use super::limits::{Limiter, retry_after};
@@ -38,6 +41,7 @@ use crate::listener::Peer;
 use crate::records::{AccessToken, ApiScope, Client, UsedAssertion};
 use crate::store::{Batch, Record, Records, Scope, StoreError, Write};
 use crate::workflow::caller::sha256;
+use crate::workflow::views::AuthMethod;
 
 /// How long an access token lives, in seconds (protocol: at most 300).
 const TOKEN_SECONDS: u64 = 300;
@@ -232,8 +236,8 @@ impl Claimed {
 /// `POST /token`.
 pub(super) async fn token(
     State(edge): State<Arc<Edge>>,
-    request: Request,
-) -> Result<Response, Refusal> {
+    TokenRequest(request): TokenRequest,
+) -> Result<Granting, Refusal> {
     let (parts, stream) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
     let from = peer.map(network);
@@ -259,7 +263,102 @@ pub(super) async fn token(
         edge.attempts.by_network.give_back(&from);
     }
     // RFC 6749 section 5.1 wants both.
-    Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)).into_response())
+    Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)))
+}
+
+type Granting = ([(header::HeaderName, &'static str); 1], axum::Json<Granted>);
+
+/// A request of a token: a form, and not JSON.
+pub(super) struct TokenRequest(Request);
+
+impl<S: Sync> FromRequest<S> for TokenRequest {
+    type Rejection = std::convert::Infallible;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(request))
+    }
+}
+
+/// The form of [`TokenRequest`], as it is described.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is described, and read by hand")]
+struct TokenForm {
+    /// `client_credentials`.
+    #[schemars(extend("const" = "client_credentials"))]
+    grant_type: String,
+    /// What the token is to be good for, by blanks; all that the client may do if not said.
+    scope: Option<String>,
+    /// Who asks; it has to be who proves itself.
+    client_id: Option<String>,
+    /// With `client_assertion`.
+    client_assertion_type: Option<String>,
+    /// An assertion signed with the client's key (RFC 7523), in the place of a secret.
+    client_assertion: Option<String>,
+}
+
+impl Part for TokenRequest {
+    fn describe(about: &mut About) {
+        let examples = ApiScope::ALL.map(|scope| {
+            let form = json!({ "grant_type": "client_credentials", "scope": scope.name() });
+            (scope.name().to_owned(), form)
+        });
+        let content = Content {
+            media_type: "application/x-www-form-urlencoded",
+            schema: about.reads_form::<TokenForm>(),
+            examples: examples.into_iter().collect(),
+        };
+        about.body = Some((content, true));
+        let proof = json!({ "type": "string", "examples": [PROOF_EXAMPLE] });
+        let says = "A proof of the key that the token is to be bound to (RFC 9449).";
+        about.parameter("header", "DPoP", false, proof, says);
+        use ProblemType::{RateLimited, TooLarge, Unauthenticated, UnsupportedMediaType};
+        about.may(&[RateLimited, TooLarge, Unauthenticated, UnsupportedMediaType]);
+    }
+}
+
+impl Reply for Result<Granting, Refusal> {
+    fn describe(about: &mut About) {
+        about.answers_json::<Granted>(200);
+        about.refuses_as_oauth = true;
+    }
+}
+
+/// RFC 9449, figure 2.
+const PROOF_EXAMPLE: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6Ik\
+    VDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCR\
+    nMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JE\
+    QSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIj\
+    oiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwia\
+    WF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg\
+    4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
+
+/// How [`Refusal`]s of this status are described: each error by its name.
+pub(super) fn refusal_content(status: u16) -> serde_json::Value {
+    let errors: &[&str] = match status {
+        401 => &["invalid_client"],
+        _ => &[
+            "invalid_request",
+            "invalid_scope",
+            "unsupported_grant_type",
+            "unauthorized_client",
+            "invalid_dpop_proof",
+            "use_dpop_nonce",
+        ],
+    };
+    let example = |error: &&str| {
+        ((*error).to_owned(), json!({ "value": { "error": error, "error_description": "Why." } }))
+    };
+    let examples: serde_json::Map<_, _> = errors.iter().map(example).collect();
+    json!({
+        "schema": {
+            "type": "object",
+            "properties": {
+                "error": { "type": "string", "enum": errors },
+                "error_description": { "type": "string" },
+            },
+            "required": ["error", "error_description"],
+        },
+        "examples": examples,
+    })
 }
 
 /// The proof of the key that the token is to be bound to, where there is one.
@@ -400,11 +499,15 @@ fn same(key: &hmac::Key, expected: &str, given: &str) -> bool {
 }
 
 /// The answer of RFC 6749 section 5.1. No `Debug`: it holds the token.
-#[derive(Serialize)]
-struct Granted {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Granted {
+    /// The token.
     access_token: String,
+    /// `Bearer`, or `DPoP` where it is bound to a key.
     token_type: &'static str,
+    /// For how many seconds it holds.
     expires_in: u64,
+    /// What it is good for, by blanks.
     scope: String,
 }
 
@@ -489,25 +592,64 @@ fn scopes(client: &Client, asked: Option<&str>) -> Result<Vec<ApiScope>, Refusal
 }
 
 /// `GET /jwks`: the server's public keys (RFC 7517 section 5).
-pub(super) async fn jwks(State(edge): State<Arc<Edge>>) -> Response {
-    let content_type =
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"))];
-    (content_type, edge.app.keys.published.text().to_owned()).into_response()
+pub(super) async fn jwks(State(edge): State<Arc<Edge>>) -> Text<KeySet> {
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(KeySet::MEDIA_TYPE))];
+    Text::of((content_type, edge.app.keys.published.text().to_owned()))
+}
+
+/// A JSON Web Key Set.
+pub(super) struct KeySet;
+
+impl Kind for KeySet {
+    const MEDIA_TYPE: &'static str = "application/jwk-set+json";
+    fn schema() -> serde_json::Value {
+        json!({
+            "type": "object",
+            "properties": { "keys": { "type": "array", "items": { "type": "object" } } },
+            "required": ["keys"],
+        })
+    }
+    fn example() -> serde_json::Value {
+        json!({ "keys": [{
+            "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
+            "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+            "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA",
+            "kid": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I",
+        }] })
+    }
+}
+
+/// The metadata of RFC 8414.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Metadata {
+    issuer: String,
+    token_endpoint: String,
+    jwks_uri: String,
+    service_documentation: String,
+    grant_types_supported: [&'static str; 1],
+    response_types_supported: [&'static str; 0],
+    token_endpoint_auth_methods_supported: [AuthMethod; 2],
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
+    dpop_signing_alg_values_supported: [&'static str; 1],
+    scopes_supported: Vec<ApiScope>,
 }
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 2).
-pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> Response {
+pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> axum::Json<Metadata> {
     let issuer = &edge.app.issuer;
-    axum::Json(serde_json::json!({
-        "issuer": issuer,
-        "token_endpoint": format!("{issuer}/token"),
-        "jwks_uri": format!("{issuer}/jwks"),
-        "grant_types_supported": ["client_credentials"],
-        "response_types_supported": [],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "private_key_jwt"],
-        "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
-        "dpop_signing_alg_values_supported": ["ES256"],
-        "scopes_supported": ApiScope::ALL.map(ApiScope::name),
-    }))
-    .into_response()
+    axum::Json(Metadata {
+        issuer: issuer.clone(),
+        token_endpoint: format!("{issuer}/token"),
+        jwks_uri: format!("{issuer}/jwks"),
+        service_documentation: format!("{issuer}/docs"),
+        grant_types_supported: ["client_credentials"],
+        response_types_supported: [],
+        token_endpoint_auth_methods_supported: [
+            AuthMethod::ClientSecretBasic,
+            AuthMethod::PrivateKeyJwt,
+        ],
+        token_endpoint_auth_signing_alg_values_supported: ["ES256"],
+        dpop_signing_alg_values_supported: ["ES256"],
+        scopes_supported: ApiScope::ALL.to_vec(),
+    })
 }

@@ -1,23 +1,35 @@
 //! Answers on their way out.
 
+use std::marker::PhantomData;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::problem::ApiError;
 use crate::workflow::{Answer, Failure, View};
 
-/// What a handler returns.
-pub type Answered = Result<Response, ApiError>;
+/// What a handler returns: the answer that shows a `V`, or why there is none.
+pub type Answered<V> = Result<Shown<V>, ApiError>;
 
-/// Shows what was read.
-pub fn shown<T: View>(read: Result<T, Failure>) -> Answered {
-    Ok(Answer::of(&read?).into_response())
+/// The answer that shows a `V`.
+pub struct Shown<V>(Answer, PhantomData<fn() -> V>);
+
+impl<V: View> Shown<V> {
+    /// An answer that was made from a `V`, now or the first time that its request came.
+    pub fn of(answer: Answer) -> Self {
+        Self(answer, PhantomData)
+    }
 }
 
-/// Shows what was read, where it has no version.
-pub fn plain<T: Serialize>(read: Result<T, Failure>) -> Answered {
-    Ok(axum::Json(read?).into_response())
+impl<V> IntoResponse for Shown<V> {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+/// Shows what was read.
+pub fn shown<V: View>(read: Result<V, Failure>) -> Answered<V> {
+    Ok(Shown::of(Answer::of(&read?)))
 }
 
 impl IntoResponse for Answer {

@@ -4,16 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, StreamExt};
+use schemars::JsonSchema;
 use semilla_core::problem::{Problem, ProblemType};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Edge;
+use super::describe::{Kind, Text};
 use super::problem::ApiError;
-use super::respond::Answered;
 use crate::app::App;
 use crate::store::Topic;
 use crate::workflow::Failure;
@@ -35,7 +35,7 @@ const STREAM_TIME: Duration = Duration::from_secs(300);
 pub(super) const STREAMS_MAX: usize = 2048;
 
 /// The parameter of a long poll.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
     /// Seconds, 0 to 30; 0 if not said.
@@ -49,6 +49,16 @@ impl Wait {
             seconds @ 0..=WAIT_SECONDS_MAX => Ok(Duration::from_secs(seconds.into())),
             _ => Err(Problem::field("wait", format!("must be 0 to {WAIT_SECONDS_MAX}")).into()),
         }
+    }
+}
+
+/// A stream of events (WHATWG HTML, server-sent events).
+pub struct Events;
+
+impl Kind for Events {
+    const MEDIA_TYPE: &'static str = "text/event-stream";
+    fn example() -> serde_json::Value {
+        "retry: 2000\n\nid: 42\nevent: audit\ndata: {\"kind\":\"token.released\"}\n\n".into()
     }
 }
 
@@ -82,7 +92,12 @@ where
 /// Streams what `news` finds, from `place` on: it is asked at once, and again whenever something of
 /// `topic` became durable. It returns what is new and the place behind it. The stream ends when the
 /// server stops, when the store fails, or after five minutes; a client that wants more comes back.
-pub fn stream<P, N, F>(edge: &Arc<Edge>, topic: Topic, place: P, news: N) -> Answered
+pub fn stream<P, N, F>(
+    edge: &Arc<Edge>,
+    topic: Topic,
+    place: P,
+    news: N,
+) -> Result<Text<Events>, ApiError>
 where
     P: Clone + Send + Sync + 'static,
     N: Fn(Arc<App>, P) -> F + Clone + Send + Sync + 'static,
@@ -112,7 +127,7 @@ where
     let events = events.flat_map(|told| stream::iter(told.into_iter().map(event)));
     let events = stream::iter([hello]).chain(events).map(Ok::<_, Infallible>);
     let events = events.take_until(edge.app.stopping.clone().cancelled_owned());
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
+    Ok(Text::of(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))))
 }
 
 fn event(told: Told) -> Event {

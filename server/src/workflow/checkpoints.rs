@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use semilla_core::approval::{Operation, OperationState};
 use semilla_core::audit::{Draft, Hash, Record};
 use semilla_core::checkpoint::{self, RECORDS_MAX, Signed};
@@ -163,7 +164,7 @@ fn append(file: &PathBuf, lines: &str) -> std::io::Result<()> {
 }
 
 /// A checkpoint as a company reads it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CheckpointView {
     /// The first record it covers.
     pub first: u64,
@@ -176,7 +177,7 @@ pub struct CheckpointView {
 impl View for CheckpointView {}
 
 /// How checkpoints are asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointListing {
     /// Behind the one with this first record.

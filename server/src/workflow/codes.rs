@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use semilla_core::audit::{Actor, Draft, Subject};
 use semilla_core::id::{ClientId, CompanyId, TokenId, UserId};
 use semilla_core::operations::BlockCause;
@@ -25,7 +26,7 @@ use crate::records::StoredToken;
 use crate::store::{Attempt, Batch, Check, Judged, Records, Scope, Topic, Verifier};
 
 /// Whose code it is said to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
     /// A token, by its id or serial number.

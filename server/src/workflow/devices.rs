@@ -1,5 +1,6 @@
 //! Phones: binding the first and another, revoking, recovering, leaving, and changing the key.
 
+use schemars::JsonSchema;
 use semilla_core::approval::{Approvable, Operation};
 use semilla_core::audit::{Actor, Subject};
 use semilla_core::device::{Device, DeviceState};
@@ -347,7 +348,7 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
 }
 
 /// A phone after it changed its key.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct KeyChanged(pub wire::Bound);
 

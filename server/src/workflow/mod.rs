@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use semilla_core::base64url;
 use semilla_core::id::{ClientId, CompanyId};
 use semilla_core::problem::{Problem, ProblemType};
@@ -86,7 +87,7 @@ pub struct Answer {
 }
 
 /// What can be answered.
-pub trait View: Serialize + Send + 'static {
+pub trait View: Serialize + JsonSchema + Send + 'static {
     /// The HTTP status of success.
     const STATUS: u16 = 200;
     /// Where the new thing is.

@@ -1,5 +1,6 @@
 //! Companies, their people, their programs and their policy.
 
+use schemars::JsonSchema;
 use semilla_core::audit::{Actor, Subject};
 use semilla_core::base64url;
 use semilla_core::device::Device;
@@ -27,7 +28,7 @@ use crate::records::{ApiScope, Client, StoredToken};
 use crate::store::{Query, Record, Records, Scope, Versioned};
 
 /// A person to be made.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Unique within the company, for good.
@@ -107,7 +108,7 @@ pub async fn new_user(
 }
 
 /// What of a person may be changed.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// As lists show it.
@@ -239,7 +240,7 @@ impl From<&Versioned<User>> for UserView {
 }
 
 /// How a list of people or companies is asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listing {
     /// Only with this text in the name.
@@ -272,7 +273,7 @@ pub async fn list_users(
 }
 
 /// A company to be made, with its first administrator.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCompany {
     /// Its name.
@@ -282,7 +283,7 @@ pub struct NewCompany {
 }
 
 /// A first administrator.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAdministrator {
     /// Unique within the company, for good.
@@ -364,7 +365,7 @@ pub async fn list_companies(app: &App, listing: &Listing) -> Result<Page<Company
 }
 
 /// What of a company an operator may change.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompanyChange {
     /// Whether it takes part.
@@ -461,7 +462,7 @@ async fn administrators_with_phone(
 }
 
 /// A program to be made.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewClient {
     /// What people call it.

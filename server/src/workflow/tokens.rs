@@ -1,5 +1,6 @@
 //! Operations on tokens that need no phone, and the lists of them.
 
+use schemars::JsonSchema;
 use semilla_core::audit::{Actor, Subject};
 use semilla_core::id::{CompanyId, EnrollmentId, TokenId, UserId};
 use semilla_core::operations::{self, Action, BlockCause, State};
@@ -220,7 +221,7 @@ async fn block_in(
 }
 
 /// How an operator names tokens: by a run of serial numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SerialRun {
     /// The first one.
@@ -350,7 +351,7 @@ fn record_operator(unit: &mut Unit<'_>, company: CompanyId, token: &Token, calle
 }
 
 /// How a list of tokens is asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenListing {
     /// Only in this state.

@@ -1,5 +1,6 @@
 //! The audit trail: reading a company's chain, and proving that it is whole.
 
+use schemars::JsonSchema;
 use semilla_core::audit::Record;
 use semilla_core::id::TokenId;
 use serde::{Deserialize, Serialize};
@@ -13,20 +14,21 @@ use crate::proof::{ChainReport, Proof, attempts_text, is_of_attempts, line};
 use crate::store::{AuditQuery, Store, StoreError};
 
 /// A record as its company reads it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RecordView {
     /// Its place in the chain, from 1.
     pub sequence: u64,
     /// The hash over it and all before it.
     pub hash: String,
     /// The exact text that was hashed.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub record: Box<RawValue>,
 }
 
 impl View for RecordView {}
 
 /// How a trail is asked for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrailListing {
     /// Behind this sequence number.

@@ -1,6 +1,7 @@
 //! What callers of the company API are shown. Never a seed, a code, a key or a secret, but for the
 //! few answers that exist to hand one out, once.
 
+use schemars::JsonSchema;
 use semilla_core::approval::{Operation, OperationState};
 use semilla_core::device::Device;
 use semilla_core::enrollment::Enrollment;
@@ -19,7 +20,7 @@ use crate::records::{ApiScope, Client, Generation, StoredToken};
 use crate::store::Versioned;
 
 /// A token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenView {
     /// Its id.
     pub id: TokenId,
@@ -88,7 +89,8 @@ impl View for TokenView {
 }
 
 /// A page of a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PageOf{T}")]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
@@ -98,10 +100,10 @@ pub struct Page<T> {
     pub total: u64,
 }
 
-impl<T: Serialize + Send + 'static> View for Page<T> {}
+impl<T: Serialize + JsonSchema + Send + 'static> View for Page<T> {}
 
 /// A generation: that it was, never what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GenerationView {
     /// Its number.
     pub generation: u32,
@@ -131,7 +133,7 @@ impl From<&Generation> for GenerationView {
 }
 
 /// An enrollment: that it is open, never what opens it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct EnrollmentView {
     /// Its id.
     pub id: EnrollmentId,
@@ -163,7 +165,7 @@ impl From<&Enrollment> for EnrollmentView {
 impl View for EnrollmentView {}
 
 /// An enrollment that was opened by this request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct EnrollmentOpened {
     /// The enrollment.
     pub enrollment: EnrollmentView,
@@ -177,7 +179,7 @@ impl View for EnrollmentOpened {
 }
 
 /// An activation code, for its holder, once. No `Debug`.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 pub struct ActivationView {
     /// To be typed.
     pub code: String,
@@ -194,7 +196,7 @@ impl View for ActivationView {
 }
 
 /// A seed for an authenticator app, for its holder, once. No `Debug`.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 pub struct OtpauthView {
     /// The `otpauth://` URI.
     pub uri: String,
@@ -205,7 +207,7 @@ pub struct OtpauthView {
 impl View for OtpauthView {}
 
 /// An operation that waits, or waited, for a phone.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 pub struct OperationView {
     /// Its id.
     pub id: OperationId,
@@ -276,7 +278,7 @@ impl OperationView {
 impl View for OperationView {}
 
 /// An operation that this request began.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OperationAsked(pub OperationView);
 
@@ -288,7 +290,7 @@ impl View for OperationAsked {
 }
 
 /// The answer to a code: the same for every reason not to accept it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VerifyView {
     /// Whether it is accepted.
     pub accepted: bool,
@@ -297,7 +299,7 @@ pub struct VerifyView {
 impl View for VerifyView {}
 
 /// A person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UserView {
     /// Their id.
     pub id: UserId,
@@ -338,7 +340,7 @@ impl View for UserView {
 }
 
 /// A person that this request made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct UserCreated(pub UserView);
 
@@ -353,7 +355,7 @@ impl View for UserCreated {
 }
 
 /// A phone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DeviceView {
     /// Its id.
     pub id: DeviceId,
@@ -385,7 +387,7 @@ impl From<&Device> for DeviceView {
 impl View for DeviceView {}
 
 /// A company.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompanyView {
     /// Its id.
     pub id: CompanyId,
@@ -423,7 +425,7 @@ impl View for CompanyView {
 }
 
 /// A company that this request made, with its first administrator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompanyCreated {
     /// The company.
     pub company: CompanyView,
@@ -439,7 +441,7 @@ impl View for CompanyCreated {
 }
 
 /// A company's policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PolicyView {
     /// What it chose.
     #[serde(flatten)]
@@ -456,7 +458,7 @@ impl View for PolicyView {
 }
 
 /// A program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ClientView {
     /// Its `client_id`.
     pub client_id: semilla_core::id::ClientId,
@@ -475,7 +477,7 @@ pub struct ClientView {
 }
 
 /// How a program proves itself (RFC 8414, `token_endpoint_auth_methods_supported`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
     /// By a secret, as HTTP Basic.
@@ -504,7 +506,7 @@ impl From<&Client> for ClientView {
 impl View for ClientView {}
 
 /// A program that this request made, with its secret, once, where it has one. No `Debug`.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 pub struct ClientCreated {
     /// The program.
     #[serde(flatten)]
@@ -519,7 +521,7 @@ impl View for ClientCreated {
 }
 
 /// What an operator's request did to several tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokensChanged {
     /// The tokens as they are now.
     pub tokens: Vec<TokenView>,
@@ -528,7 +530,7 @@ pub struct TokensChanged {
 impl View for TokensChanged {}
 
 /// Nothing to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Nothing {}
 
 impl View for Nothing {
