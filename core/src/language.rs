@@ -1,9 +1,10 @@
 //! The two languages of everything that people read: Spanish first, English second.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A language people read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Language {
     /// Español.
     #[default]

@@ -55,8 +55,10 @@ pub struct Policy {
     /// Whose phone authorizes a release and an unblocking.
     pub authorizer: Authorizer,
     /// How long a phone may take to answer: 60 to 600 s (security 57).
+    #[schemars(range(min = 60, max = 600), extend("examples" = [300]))]
     pub approval_seconds: u32,
     /// How long an enrollment stays open: 1 to 168 hours.
+    #[schemars(range(min = 1, max = 168), extend("examples" = [24]))]
     pub enrollment_hours: u32,
     /// What wrong codes lead to.
     pub lockout: Lockout,

@@ -17,11 +17,14 @@ use crate::time::Timestamp;
 pub struct Lockout {
     /// From this many consecutive failures on, the token waits after each. Never above 5
     /// (security 14).
+    #[schemars(range(min = 1, max = 5), extend("examples" = [5]))]
     pub wait_from: u32,
     /// Seconds of waiting for each consecutive failure so far.
+    #[schemars(range(min = 1, max = 3600), extend("examples" = [5]))]
     pub wait_seconds: u32,
     /// At this many consecutive failures the token is blocked. Never above 100 (SP 800-63B
     /// section 3.2.2).
+    #[schemars(range(min = 1, max = 100), extend("examples" = [50]))]
     pub block_at: u32,
 }
 

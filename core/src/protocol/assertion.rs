@@ -47,12 +47,16 @@ pub struct ClientKey {
 #[serde(deny_unknown_fields)]
 pub struct ClientJwk {
     /// `EC`.
+    #[schemars(extend("const" = "EC"))]
     pub kty: String,
     /// `P-256`.
+    #[schemars(extend("const" = "P-256"))]
     pub crv: String,
     /// The point's x, base64url.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{43}$"))]
     pub x: String,
     /// The point's y, base64url.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{43}$"))]
     pub y: String,
     /// The name by which assertions name the key.
     pub kid: Option<String>,
@@ -68,6 +72,7 @@ pub struct ClientJwk {
 #[serde(deny_unknown_fields)]
 pub struct ClientJwks {
     /// One to eight keys, each for ES256.
+    #[schemars(length(min = 1, max = 8))]
     pub keys: Vec<ClientJwk>,
 }
 

@@ -216,6 +216,7 @@ struct Asked {
 /// In whose name, and why.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Because{C}")]
 struct Caused<C> {
     cause: C,
     asker: Option<UserId>,
@@ -409,6 +410,7 @@ async fn otpauth(
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ConfirmByProgram")]
 struct Confirm {
     code: SecretText,
 }
@@ -756,6 +758,7 @@ async fn end_client(
 #[serde(deny_unknown_fields)]
 struct Issue {
     first: Serial,
+    #[schemars(range(min = 1, max = 100))]
     count: u32,
     kind: Option<Kind>,
 }
@@ -779,6 +782,7 @@ async fn issue(
 #[serde(deny_unknown_fields)]
 struct Allot {
     first: Serial,
+    #[schemars(range(min = 1, max = 100))]
     count: u32,
     company: CompanyId,
 }

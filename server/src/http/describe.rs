@@ -359,6 +359,70 @@ impl<T: JsonSchema> Reply for axum::Json<T> {
     }
 }
 
+/// What stands in members that are texts and have no form of their own, by their names.
+const WORDS: [(&str, &str); 46] = [
+    ("access_token", "q3ZtC5kdtPzVY9vWqkPyJ0OBeS1GhNNOZ5mb7x1Qv9Y"),
+    ("action", "release"),
+    ("allowed", "allot"),
+    ("authorization_server", "/.well-known/oauth-authorization-server"),
+    ("body", "{\"kind\":\"token.released\"}"),
+    ("cause", "seed_release"),
+    ("checkpoint", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+    ("client_assertion", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+    ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+    ("client_id", "019ac6a5-1c00-7000-8000-000000000007"),
+    ("client_secret", "q3ZtC5kdtPzVY9vWqkPyJ0OBeS1GhNNOZ5mb7x1Qv9Y"),
+    ("code", "7ZQ4-9M2K-XW5H-0TBC"),
+    ("company_api", "/api/v1"),
+    ("cursor", "WyJpZCIsIjAxOWFjNmE1Il0"),
+    ("description", "/openapi.json"),
+    ("detail", "What happened, and what to do next."),
+    ("device_api", "/device/v1"),
+    ("docs", "/docs"),
+    ("dpop_signing_alg_values_supported", "ES256"),
+    ("grant_types_supported", "client_credentials"),
+    ("hash", "T8_6IL9jLQEklNJOHBx6HD7ovGN7xxtS_ohbkIyqBn8"),
+    ("issuer", "https://tokens.example"),
+    ("jwks_uri", "https://tokens.example/jwks"),
+    ("kind", "token."),
+    ("last_cause", "seed_release"),
+    ("match_number", "493027"),
+    ("message", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+    ("next_cursor", "42"),
+    ("pointer", "#/cause"),
+    ("problem", "state-conflict"),
+    ("product", "Semilla"),
+    ("q", "laura"),
+    ("qr_svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
+    ("request", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+    ("response", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+    ("scope", "tokens:read otp:verify"),
+    ("serial", "FEF4900032"),
+    ("service_documentation", "https://tokens.example/docs"),
+    ("sort", "-updated"),
+    ("state", "pending"),
+    ("status", "up"),
+    ("title", "Not in this state"),
+    ("token_endpoint", "https://tokens.example/token"),
+    ("token_endpoint_auth_signing_alg_values_supported", "ES256"),
+    ("token_type", "Bearer"),
+    ("uri", "semilla://enroll?server=https%3A%2F%2Ftokens.example&code=7ZQ49M2KXW5H0TBC"),
+];
+
+/// What stands for a text of which nothing is known: no example has it, and a test says so.
+pub const UNKNOWN: &str = "…";
+
+/// An example of the member `name`, as [`example`].
+pub fn member(name: &str, schema: &Value, named: &Map<String, Value>, full: bool) -> Value {
+    let example = example(schema, named, full);
+    let word = || WORDS.iter().find(|(other, _)| *other == name).map(|(_, word)| *word);
+    match word() {
+        Some(word) if example == UNKNOWN => word.into(),
+        Some(word) if example[0] == UNKNOWN => json!([word]),
+        _ => example,
+    }
+}
+
 /// An example of what `schema` describes, put together from the examples of its parts. `full` asks
 /// for what may be left out as well.
 pub fn example(schema: &Value, named: &Map<String, Value>, full: bool) -> Value {
@@ -387,14 +451,16 @@ pub fn example(schema: &Value, named: &Map<String, Value>, full: bool) -> Value 
             let wanted = |name: &String| full || required.iter().any(|other| other == name);
             let members = schema["properties"].as_object().cloned().unwrap_or_default();
             let members = members.iter().filter(|(name, _)| wanted(name));
-            members.map(|(name, schema)| (name.clone(), example(schema, named, full))).collect()
+            members
+                .map(|(name, schema)| (name.clone(), member(name, schema, named, full)))
+                .collect()
         }
         "array" => json!([example(&schema["items"], named, full)]),
         "integer" | "number" => {
             schema.get("minimum").filter(|n| **n != 0).cloned().unwrap_or(json!(1))
         }
         "boolean" => json!(true),
-        "string" => json!("…"),
+        "string" => json!(UNKNOWN),
         _ => Value::Null,
     }
 }

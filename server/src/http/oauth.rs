@@ -626,11 +626,12 @@ pub(super) struct Metadata {
     token_endpoint: String,
     jwks_uri: String,
     service_documentation: String,
-    grant_types_supported: [&'static str; 1],
-    response_types_supported: [&'static str; 0],
-    token_endpoint_auth_methods_supported: [AuthMethod; 2],
-    token_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
-    dpop_signing_alg_values_supported: [&'static str; 1],
+    grant_types_supported: Vec<&'static str>,
+    #[schemars(extend("examples" = [[]]))]
+    response_types_supported: Vec<&'static str>,
+    token_endpoint_auth_methods_supported: Vec<AuthMethod>,
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    dpop_signing_alg_values_supported: Vec<&'static str>,
     scopes_supported: Vec<ApiScope>,
 }
 
@@ -642,14 +643,14 @@ pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> axum::Json<Metada
         token_endpoint: format!("{issuer}/token"),
         jwks_uri: format!("{issuer}/jwks"),
         service_documentation: format!("{issuer}/docs"),
-        grant_types_supported: ["client_credentials"],
-        response_types_supported: [],
-        token_endpoint_auth_methods_supported: [
+        grant_types_supported: vec!["client_credentials"],
+        response_types_supported: Vec::new(),
+        token_endpoint_auth_methods_supported: vec![
             AuthMethod::ClientSecretBasic,
             AuthMethod::PrivateKeyJwt,
         ],
-        token_endpoint_auth_signing_alg_values_supported: ["ES256"],
-        dpop_signing_alg_values_supported: ["ES256"],
+        token_endpoint_auth_signing_alg_values_supported: vec!["ES256"],
+        dpop_signing_alg_values_supported: vec!["ES256"],
         scopes_supported: ApiScope::ALL.to_vec(),
     })
 }

@@ -10,7 +10,7 @@ use semilla_core::problem::{Problem, ProblemType};
 use serde_json::{Map, Value, json};
 
 use super::auth::Rule;
-use super::describe::{About, Content, Kind, Schemas, Text, by_status, example};
+use super::describe::{About, Content, Kind, Schemas, Text, by_status, example, member};
 use super::{Route, routes};
 use crate::records::ApiScope;
 
@@ -191,12 +191,8 @@ fn operation(
         if parameter["in"] == "path" {
             parameter["name"] = names.next().unwrap_or_default().into();
         }
-        let example = example(&parameter["schema"], named, false);
-        parameter["example"] = match parameter["schema"]["type"].as_str() {
-            // What has no example of its own is left open.
-            Some("string") if example == "…" => "a".into(),
-            _ => example,
-        };
+        let name = parameter["name"].as_str().unwrap_or_default();
+        parameter["example"] = member(name, &parameter["schema"], named, false);
     }
     let mut responses = Map::new();
     for (status, kinds) in by_status(&about.problems) {
@@ -259,6 +255,12 @@ fn media(content: Content, named: &Map<String, Value>, full: bool) -> Value {
         .into_iter()
         .map(|(name, value)| (name, json!({ "value": value })))
         .collect();
+    // Those of the form itself come before one that is put together.
+    let form = content.schema["$ref"].as_str().and_then(|place| place.rsplit('/').next());
+    let form = form.and_then(|name| named.get(name)).unwrap_or(&content.schema);
+    for (place, value) in form["examples"].as_array().into_iter().flatten().enumerate() {
+        examples.insert(format!("example {}", place + 1), json!({ "value": value }));
+    }
     if examples.is_empty() {
         let example = example(&content.schema, named, full);
         examples.insert("example".to_owned(), json!({ "value": example }));

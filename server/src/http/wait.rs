@@ -39,6 +39,7 @@ pub(super) const STREAMS_MAX: usize = 2048;
 #[serde(deny_unknown_fields)]
 pub struct Wait {
     /// Seconds, 0 to 30; 0 if not said.
+    #[schemars(range(max = 30))]
     pub wait: Option<u32>,
 }
 

@@ -183,6 +183,7 @@ pub struct CheckpointListing {
     /// Behind the one with this first record.
     pub after: Option<u64>,
     /// At most this many: 1 to 100, 20 if not said.
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
 }
 

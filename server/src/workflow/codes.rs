@@ -28,6 +28,10 @@ use crate::store::{Attempt, Batch, Check, Judged, Records, Scope, Topic, Verifie
 /// Whose code it is said to be.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [
+    { "token": "FEF4900032", "code": "12345678" },
+    { "user": "laura.valencia", "code": "12345678" },
+]))]
 pub struct VerifyRequest {
     /// A token, by its id or serial number.
     pub token: Option<String>,

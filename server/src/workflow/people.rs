@@ -110,6 +110,7 @@ pub async fn new_user(
 /// What of a person may be changed.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "name": "Laura Valencia" }]))]
 pub struct UserChange {
     /// As lists show it.
     pub name: Option<Name>,
@@ -248,6 +249,7 @@ pub struct Listing {
     /// Behind this page.
     pub cursor: Option<String>,
     /// At most this many: 1 to 100, 20 if not said.
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
 }
 
@@ -464,10 +466,23 @@ async fn administrators_with_phone(
 /// A program to be made.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [
+    { "name": "Nómina", "scopes": ["tokens:read", "otp:verify"] },
+    {
+        "name": "Nómina",
+        "scopes": ["tokens:read"],
+        "jwks": { "keys": [{
+            "kty": "EC", "crv": "P-256", "kid": "2026", "alg": "ES256", "use": "sig",
+            "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+            "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"
+        }] }
+    },
+]))]
 pub struct NewClient {
     /// What people call it.
     pub name: Name,
     /// What it may do.
+    #[schemars(length(min = 1, max = 11))]
     pub scopes: Vec<ApiScope>,
     /// In whose names it may act: administrators of the company.
     #[serde(default)]

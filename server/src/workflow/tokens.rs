@@ -227,6 +227,7 @@ pub struct SerialRun {
     /// The first one.
     pub first: Serial,
     /// How many: 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
     pub count: u32,
 }
 
@@ -363,10 +364,12 @@ pub struct TokenListing {
     /// Only with this text in serial number or holder's name.
     pub q: Option<String>,
     /// By `serial`, `holder_name`, `state` or `updated`; with `-` before it, from the last.
+    #[schemars(regex(pattern = "^-?(serial|holder_name|state|updated)$"))]
     pub sort: Option<String>,
     /// Behind this page.
     pub cursor: Option<String>,
     /// At most this many: 1 to 100, 20 if not said.
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
 }
 

@@ -38,6 +38,7 @@ pub struct TrailListing {
     /// Only of this kind: `token.released`, or `token.` for all that begin so.
     pub kind: Option<String>,
     /// At most this many: 1 to 100, 20 if not said.
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
 }
 
