@@ -293,4 +293,5 @@ def main():
         raise SystemExit(1) from None
 
 
-main()
+if __name__ == "__main__":
+    main()

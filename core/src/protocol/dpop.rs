@@ -18,9 +18,8 @@ pub const TYP: &str = "dpop+jwt";
 /// The longest `jti` and `nonce` that are accepted, in bytes.
 const MAX_NAME: usize = 128;
 
-/// What a proof claims (RFC 9449 section 4.2).
+/// What a proof claims (RFC 9449 section 4.2). Others are allowed there and decide nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Claims {
     /// The proof's name, used once. Other programs make it in their own way: 1 to 128 bytes.
     pub jti: String,
@@ -179,6 +178,33 @@ mod tests {
             token_digest("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU").to_string(),
             "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
         );
+    }
+
+    #[test]
+    fn proofs_of_other_libraries_are_read_and_private_keys_in_them_refused() {
+        let rng = SystemRandom::new();
+        let key = SigningKey::from_pkcs8(&SigningKey::generate(&rng), &rng).expect("a key");
+        let mut jwk = serde_json::to_value(key.public()).expect("JSON");
+        let read = |jwk: &serde_json::Value| {
+            let encode =
+                |value: serde_json::Value| crate::base64url::encode(value.to_string().as_bytes());
+            let header = serde_json::json!({"typ": TYP, "alg": "ES256", "jwk": jwk});
+            let claims = serde_json::json!({
+                "jti": "a", "htm": "POST", "htu": REQUEST.uri, "iat": 1, "other": [1],
+            });
+            let text = format!("{}.{}", encode(header), encode(claims));
+            let signature = crate::base64url::encode(&key.sign(text.as_bytes(), &rng));
+            verify(&format!("{text}.{signature}"), &REQUEST).map(|proof| proof.key)
+        };
+        for (name, value) in [("alg", "ES256"), ("use", "sig"), ("kid", "a"), ("ext", "true")] {
+            jwk[name] = value.into();
+            assert_eq!(read(&jwk).as_ref(), Ok(key.public()), "{name}");
+        }
+        for (name, value) in [("d", "AAAA"), ("alg", "ES384"), ("use", "enc"), ("other", "a")] {
+            let mut wrong = jwk.clone();
+            wrong[name] = value.into();
+            assert_eq!(read(&wrong), Err(MessageError::Malformed), "{name}");
+        }
     }
 
     #[test]

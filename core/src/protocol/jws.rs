@@ -52,7 +52,7 @@ struct HeaderIn {
     alg: String,
     #[serde(default, deserialize_with = "present")]
     kid: Option<KeyId>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "embedded")]
     jwk: Option<PublicKey>,
     #[serde(default, deserialize_with = "there")]
     crit: bool,
@@ -68,6 +68,35 @@ struct HeaderIn {
     x5t_s256: bool,
     #[serde(default, deserialize_with = "there")]
     b64: bool,
+}
+
+/// A key in a header. Other people's libraries say there what it is for; a private part is refused
+/// (RFC 9449 section 4.3, check 7).
+fn embedded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PublicKey>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Embedded {
+        kty: String,
+        crv: String,
+        x: String,
+        y: String,
+        alg: Option<String>,
+        r#use: Option<String>,
+        #[serde(default, rename = "kid", deserialize_with = "there")]
+        _kid: bool,
+        #[serde(default, rename = "key_ops", deserialize_with = "there")]
+        _key_ops: bool,
+        #[serde(default, rename = "ext", deserialize_with = "there")]
+        _ext: bool,
+    }
+    let jwk = Embedded::deserialize(deserializer)?;
+    let says =
+        |member: &Option<String>, value: &str| member.as_deref().is_none_or(|it| it == value);
+    if jwk.kty != "EC" || jwk.crv != "P-256" || !says(&jwk.alg, "ES256") || !says(&jwk.r#use, "sig")
+    {
+        return Err(serde::de::Error::custom("not a key for ES256"));
+    }
+    super::jwk::from_coordinates(&jwk.x, &jwk.y).map(Some).map_err(serde::de::Error::custom)
 }
 
 pub(super) fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

@@ -87,6 +87,9 @@ pub struct Success {
     pub content: Option<Content>,
 }
 
+/// Whether a text is read as a body, or why not.
+pub type Reads = fn(&str) -> Result<(), String>;
+
 /// What is known of one route.
 pub struct About {
     /// Parameters of the path, the query and the header, as OpenAPI has them.
@@ -94,7 +97,7 @@ pub struct About {
     /// The body it takes, and whether it must have one.
     pub body: Option<(Content, bool)>,
     /// How a body is checked against the type it becomes; for the tests.
-    pub reads: Option<fn(&str) -> Result<(), String>>,
+    pub reads: Option<Reads>,
     /// What it answers where all is well.
     pub success: Option<Success>,
     /// What else it may answer, but for what every route may.

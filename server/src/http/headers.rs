@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -22,10 +22,6 @@ use crate::listener::Peer;
 
 /// The longest address of a request, in bytes (security 97).
 const URI_BYTES_MAX: usize = 2048;
-
-/// The methods that something here answers to.
-const METHODS: [Method; 6] =
-    [Method::DELETE, Method::GET, Method::HEAD, Method::PATCH, Method::POST, Method::PUT];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -89,13 +85,6 @@ pub(super) async fn outermost(
 
 /// What can be said against a request before anybody looks at what it wants.
 fn refusal(request: &Request) -> Option<Response> {
-    if !METHODS.contains(request.method()) {
-        // TRACE and CONNECT among them (security 101). Of a path that exists the router knows more.
-        let problem =
-            Problem::new(ProblemType::MethodNotAllowed, "Nothing here answers to this method.");
-        let allowed = METHODS.each_ref().map(Method::as_str).join(", ");
-        return Some(([(header::ALLOW, allowed)], ApiError::from(problem)).into_response());
-    }
     let length = request.uri().path_and_query().map_or(0, |address| address.as_str().len());
     if length > URI_BYTES_MAX {
         let detail = format!("An address has at most {URI_BYTES_MAX} bytes.");

@@ -220,6 +220,20 @@ fn operation(
         }
         responses.insert(status.to_string(), response);
     }
+    // An address that is too long is answered before anybody looks where it leads.
+    responses.insert(
+        "414".to_owned(),
+        json!({
+            "description": "`too-large`",
+            "content": { "application/problem+json": {
+                "schema": problem,
+                "examples": { "too-large": { "value": Problem {
+                    status: 414,
+                    ..Problem::new(ProblemType::TooLarge, "An address has at most 2048 bytes.")
+                } } },
+            } },
+        }),
+    );
     if let Some(success) = about.success {
         let description = route.summary.text(Language::English);
         let mut response = json!({ "description": description });

@@ -58,8 +58,18 @@ pub struct Events;
 
 impl Kind for Events {
     const MEDIA_TYPE: &'static str = "text/event-stream";
+    /// Of one event: so do tools read it.
+    fn schema() -> serde_json::Value {
+        let text = serde_json::json!({ "type": "string" });
+        serde_json::json!({
+            "description": "Events, each with these fields.",
+            "type": "object",
+            "properties": { "id": text, "event": text, "data": text },
+            "required": ["event", "data"],
+        })
+    }
     fn example() -> serde_json::Value {
-        "retry: 2000\n\nid: 42\nevent: audit\ndata: {\"kind\":\"token.released\"}\n\n".into()
+        serde_json::json!({ "id": "42", "event": "audit", "data": "{\"kind\":\"token.released\"}" })
     }
 }
 

@@ -17,8 +17,12 @@ use semilla_tests::world::{Active, COMPANY_SCOPES, Company, World};
 use serde_json::json;
 
 /// What everybody may ask. A new route of this kind has to be added here, on purpose.
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 12] = [
     "/",
+    "/openapi.json",
+    "/docs",
+    "/docs/style.css",
+    "/docs/try.js",
     "/healthz",
     "/readyz",
     "/token",

@@ -2,6 +2,7 @@
 //! a clock that the story moves. One binary, so that it is linked once.
 
 mod activation;
+mod api;
 mod approvals;
 mod audit;
 mod authenticator_app;
