@@ -38,6 +38,10 @@ pub(crate) struct Account {
     pub(crate) server: String,
     /// The server's address as it stands in messages.
     pub(crate) issuer: String,
+    /// The one authority that is believed about the server's certificate, as PEM, where one was
+    /// named when this phone was bound; none for the public ones.
+    #[serde(default)]
+    pub(crate) authority: Option<String>,
     /// The server's keys, pinned when the code vouched for them (security 39, 131).
     pub(crate) jwks: JwkSet,
     /// The phone's private key for this server, PKCS#8.

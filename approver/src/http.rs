@@ -2,16 +2,22 @@
 //! it over the network; tests and simulations put their own [`Transport`] in its place or around
 //! it to lose, delay or change what passes.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use semilla_core::problem::Problem;
 use semilla_core::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -39,6 +45,8 @@ pub struct Request {
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// How long the answer may take.
     pub patience: Duration,
+    /// The one authority that is believed about the server, as PEM; none for the public ones.
+    pub authority: Option<Arc<str>>,
 }
 
 /// What comes back, whatever its status.
@@ -58,8 +66,8 @@ pub enum Failure {
     NotSent(String),
     /// The server may have got it: why no answer came.
     Lost(String),
-    /// The address is one for HTTPS.
-    HttpsNotYet,
+    /// The address is one in clear, and not of this machine.
+    InClear,
 }
 
 /// What a [`Transport`] gives back: an answer that is still on its way.
@@ -71,31 +79,93 @@ pub trait Transport: Send + Sync {
     fn send(&self, request: Request) -> Answering<'_>;
 }
 
-/// HTTP/1.1 in clear, for a server on this machine. Clones share their connections.
-#[derive(Clone)]
+/// A client over TLS, or in clear to this machine.
+type TlsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// HTTP/1.1 over TLS, or in clear to a server on this machine. Clones share their connections.
+#[derive(Clone, Default)]
 pub struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    /// One for each authority that is believed, since connections are kept.
+    clients: Arc<Mutex<HashMap<Option<Arc<str>>, TlsClient>>>,
+}
+
+/// The authority that was named holds no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no certificate in PEM")]
+pub struct NoCertificate;
+
+/// How connections are made: TLS 1.2 or 1.3 by `ring`, HTTP/1.1. Where an `authority` is named, in
+/// PEM, it alone is believed, and no public one (security 39).
+///
+/// # Errors
+/// Where the authority holds no certificate.
+pub fn connector(authority: Option<&str>) -> Result<HttpsConnector<HttpConnector>, NoCertificate> {
+    let mut roots = RootCertStore::empty();
+    match authority {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|_| NoCertificate)?;
+                roots.add(certificate).map_err(|_| NoCertificate)?;
+            }
+            if roots.is_empty() {
+                return Err(NoCertificate);
+            }
+        }
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has suites for the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
+    Ok(builder.enable_http1().wrap_connector(tcp))
+}
+
+/// Whether what is sent there leaves this machine unprotected.
+fn is_in_clear(url: &str) -> bool {
+    let Ok(uri) = url.parse::<hyper::Uri>() else { return false };
+    let here = uri.host().is_some_and(|host| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    });
+    uri.scheme_str() == Some("http") && !here
 }
 
 impl Http {
     /// A client without connections; they belong to the runtime that first uses it.
     pub fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+        Self::default()
+    }
+
+    fn client(&self, authority: Option<Arc<str>>) -> Result<TlsClient, NoCertificate> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&authority) {
+            return Ok(client.clone());
+        }
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(15))
             .pool_max_idle_per_host(2)
-            .build(connector);
-        Self { client }
+            .build(connector(authority.as_deref())?);
+        clients.insert(authority, client.clone());
+        Ok(client)
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, Failure> {
-        if request.url.starts_with("https:") {
-            return Err(Failure::HttpsNotYet);
+        if is_in_clear(&request.url) {
+            return Err(Failure::InClear);
         }
+        let client = self
+            .client(request.authority.clone())
+            .map_err(|error| Failure::NotSent(error.to_string()))?;
         let mut built = hyper::Request::builder().method(request.method).uri(&request.url);
         for (name, value) in &request.headers {
             built = built.header(*name, value.as_str());
@@ -109,7 +179,7 @@ impl Http {
         };
         let built =
             built.body(Full::new(body)).map_err(|error| Failure::NotSent(error.to_string()))?;
-        let answer = self.client.request(built).await.map_err(|error| {
+        let answer = client.request(built).await.map_err(|error| {
             let why = innermost(&error);
             if error.is_connect() { Failure::NotSent(why) } else { Failure::Lost(why) }
         })?;
@@ -121,12 +191,6 @@ impl Http {
             headers: parts.headers,
             body: Zeroizing::new(body.to_vec()),
         })
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -225,14 +289,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn https_is_refused_by_name_and_a_closed_port_was_never_reached() {
-        let send = |url: &str| {
-            let patience = Duration::from_secs(5);
-            let url = url.to_owned();
-            let request = Request { method: "GET", url, headers: vec![], body: None, patience };
+    async fn clear_text_stays_on_this_machine_and_a_closed_port_was_never_reached() {
+        let send = |url: &str, authority: Option<&str>| {
+            let request = Request {
+                method: "GET",
+                url: url.to_owned(),
+                headers: vec![],
+                body: None,
+                patience: Duration::from_secs(5),
+                authority: authority.map(Arc::from),
+            };
             async move { Http::new().send(request).await.err() }
         };
-        assert_eq!(send("https://127.0.0.1:1/x").await, Some(Failure::HttpsNotYet));
-        assert!(matches!(send("http://127.0.0.1:1/x").await, Some(Failure::NotSent(_))));
+        for url in ["http://192.0.2.1/x", "http://bank.example/x", "http://localhost.example/x"] {
+            assert_eq!(send(url, None).await, Some(Failure::InClear), "{url}");
+        }
+        for url in ["http://127.0.0.1:1/x", "http://[::1]:1/x", "https://127.0.0.1:1/x"] {
+            assert!(matches!(send(url, None).await, Some(Failure::NotSent(_))), "{url}");
+        }
+        let none = NoCertificate.to_string();
+        for pem in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+            let failure = send("https://127.0.0.1:1/x", Some(pem)).await;
+            assert_eq!(failure, Some(Failure::NotSent(none.clone())), "{pem}");
+        }
     }
 }

@@ -137,6 +137,7 @@ fn options(config: &Config) -> Result<Start, Failed> {
     options.listen = config.listen;
     options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
+    options.tls = config.tls();
     options.alarm_failures_per_minute = config.alarm_failures_per_minute;
     options.program_limits = ProgramLimits {
         requests_per_second: config.requests_per_second,

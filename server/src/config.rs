@@ -15,6 +15,7 @@ use axum::http::{HeaderName, Uri};
 use semilla_core::seal::SealError;
 
 use crate::listener::Limits;
+use crate::listener::tls::Files;
 
 pub mod master_key;
 
@@ -46,8 +47,8 @@ settings! {
     /// The folder with everything that is kept: `data` in it holds the database. A relative path
     /// begins at the folder of this file.
     folder: PathBuf = ".";
-    /// The address to listen on. Without TLS, which this server leaves to a proxy, it has to be one
-    /// of this machine alone, unless `behind_tls_proxy` is set.
+    /// The address to listen on. Without TLS it has to be one of this machine alone, unless
+    /// `behind_tls_proxy` is set.
     listen: SocketAddr = "127.0.0.1:8080";
     /// The server's address as its callers know it. It stands in every message that the server
     /// signs and is pinned by phones: changing it means binding them anew. Other than `https` only
@@ -57,6 +58,13 @@ settings! {
     /// its owner may read it. Keep a copy where no copy of the database is: without it a copy of
     /// the database is worth nothing, to you as to a thief. A relative path begins at `folder`.
     master_key_file: PathBuf = "keys/master.key";
+    /// The file with the server's certificate and those between it and its authority, as PEM;
+    /// empty where a proxy ends TLS. TLS 1.2 and 1.3, HTTP/1.1. Changed files are served within a
+    /// second, without a restart. A relative path begins at `folder`.
+    tls_certificate_file: OptionalPath = "";
+    /// The file with the private key of that certificate, as PEM. Others than its owner and its
+    /// group may not read it.
+    tls_key_file: OptionalPath = "";
     /// The form of the log: `json`, or `text` for people.
     log_format: LogFormat = "json";
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
@@ -216,6 +224,17 @@ impl Readable for Issuer {
     }
 }
 
+/// A path, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionalPath(pub Option<PathBuf>);
+
+impl Readable for OptionalPath {
+    const QUOTED: bool = true;
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self((!text.is_empty()).then(|| text.into())))
+    }
+}
+
 /// A header's name, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddressHeader(pub Option<HeaderName>);
@@ -362,10 +381,27 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if !self.behind_tls_proxy && !self.listen.ip().is_loopback() {
+        let tls = match (&self.tls_certificate_file.0, &self.tls_key_file.0) {
+            (Some(_), Some(_)) => true,
+            (None, None) => false,
+            _ => {
+                return Err(ConfigError::Unsafe(
+                    "tls_certificate_file and tls_key_file belong together: set both, or none."
+                        .to_owned(),
+                ));
+            }
+        };
+        if tls && !self.issuer.as_str().starts_with("https://") {
             return Err(ConfigError::Unsafe(format!(
-                "listen = \"{}\" would answer others in clear text. Listen on 127.0.0.1, or put a proxy with TLS \
-                 before this server and set behind_tls_proxy = true.",
+                "issuer = \"{}\" is no https address, and this server speaks TLS.",
+                self.issuer.as_str()
+            )));
+        }
+        if !tls && !self.behind_tls_proxy && !self.listen.ip().is_loopback() {
+            return Err(ConfigError::Unsafe(format!(
+                "listen = \"{}\" would answer others in clear text. Listen on 127.0.0.1, set \
+                 tls_certificate_file and tls_key_file, or put a proxy with TLS before this server and set \
+                 behind_tls_proxy = true.",
                 self.listen
             )));
         }
@@ -408,6 +444,13 @@ impl Config {
     /// The file of the checkpoints.
     pub fn checkpoint_path(&self) -> PathBuf {
         self.folder.join(&self.checkpoint_file)
+    }
+
+    /// The certificate and its key, where this server speaks TLS.
+    pub fn tls(&self) -> Option<Files> {
+        let (certificate, key) = (&self.tls_certificate_file.0, &self.tls_key_file.0);
+        let (Some(certificate), Some(key)) = (certificate, key) else { return None };
+        Some(Files { certificate: self.folder.join(certificate), key: self.folder.join(key) })
     }
 
     /// What a client may take of the server.
@@ -529,6 +572,9 @@ mod tests {
             "listen = \"[::]:443\"",
             "client_address_header = \"X-Forwarded-For\"",
             "issuer = \"http://tokens.example\"",
+            "tls_certificate_file = \"a\"",
+            "tls_key_file = \"a\"",
+            "tls_certificate_file = \"a\"\ntls_key_file = \"b\"",
         ] {
             refused(text);
         }

@@ -2,8 +2,8 @@
 //! a connection for ever by sending its headers slowly (security F4, 100), and because its graceful
 //! stop waits for ever for whoever keeps a connection open (F5).
 //!
-//! HTTP/1.1 only, on purpose: behind a proxy nothing else is needed, and the floods that HTTP/2
-//! knows do not exist (security 102).
+//! HTTP/1.1 only, over TLS as in clear, on purpose: nothing else is needed, and the floods that
+//! HTTP/2 knows do not exist (security 102).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,13 +17,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+pub mod certificate;
 mod gate;
+pub mod tls;
+
+use tls::Tls;
 
 /// Who is at the other end, as far as limits and logs are concerned: an extension of each request.
 /// It proves nothing.
@@ -71,11 +76,12 @@ impl Default for Limits {
 /// How long to wait where the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `stopping`, then finishes what was begun, for as long as
+/// Serves `router` on `listener`, over TLS where there is any, until `stopping`, then finishes what was begun, for as long as
 /// [`Limits::drain_time`]. Returns how many connections were cut off at the end of it; a unit of
 /// work that one of them began goes on in its own task.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     router: Router,
     stopping: CancellationToken,
     limits: Limits,
@@ -96,11 +102,24 @@ pub async fn serve(
             tracing::warn!(peer = %address, "too many connections from one address");
             continue;
         };
-        let connection =
-            connection(stream, address, router.clone(), stopping.clone(), limits.clone());
+        let (tls, router) = (tls.clone(), router.clone());
+        let (stopping, limits) = (stopping.clone(), limits.clone());
         connections.spawn(async move {
             let _held = (place, held);
-            connection.await;
+            let Some(tls) = tls else {
+                return connection(stream, address, router, stopping, limits).await;
+            };
+            // Nothing was asked yet: a stop need not wait for it.
+            let accepted = tokio::select! {
+                () = stopping.cancelled() => return,
+                accepted = tls.accept(stream) => accepted,
+            };
+            match accepted {
+                Ok(stream) => connection(stream, address, router, stopping, limits).await,
+                Err(error) => {
+                    tracing::debug!(peer = %address, %error, "a handshake failed");
+                }
+            }
         });
     }
     drop(listener);
@@ -135,8 +154,8 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
     address: IpAddr,
     router: Router,
     stopping: CancellationToken,

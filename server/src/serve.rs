@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, KeysError, ProgramLimits, SystemEntropy, server_keys};
 use crate::clock::{Clock, ClockWatch, SystemClock};
+use crate::listener::tls::{Files, Tls, TlsError};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditQuery, Batch, Store, StoreError};
@@ -27,6 +28,9 @@ use crate::workflow::codes::FailureWindow;
 
 /// How often what is due is done, at most. Nothing waits for it: see [`chores`].
 const CHORES_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often the files are looked at that may change while it runs.
+const FILES_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a server needs to start.
 pub struct Start {
@@ -44,6 +48,8 @@ pub struct Start {
     pub entropy: Arc<dyn Entropy>,
     /// What clients may take of it.
     pub limits: Limits,
+    /// The files with the certificate and its key, where it speaks TLS itself.
+    pub tls: Option<Files>,
     /// How many failed codes within a minute, over all companies, raise the alarm.
     pub alarm_failures_per_minute: u32,
     /// Somebody looked at the clock and says that it is right, although records say that it was
@@ -69,6 +75,7 @@ impl Start {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::default()),
             limits: Limits::default(),
+            tls: None,
             alarm_failures_per_minute: 500,
             clock_confirmed: false,
             program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
@@ -95,6 +102,9 @@ pub enum StartError {
     /// The keys do not open.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A server that runs.
@@ -105,12 +115,21 @@ pub struct Running {
     pub app: Arc<App>,
     serving: JoinHandle<usize>,
     chores: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Running {
     /// The address its callers know it by.
     pub fn issuer(&self) -> &str {
         &self.app.issuer
+    }
+
+    /// Reads the files it works with again, changed or not.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload(true);
+        }
     }
 
     /// Stops: nothing new is accepted, long polls end, what was begun is finished, the database is
@@ -120,6 +139,7 @@ impl Running {
         let cut = self.serving.await.unwrap_or_default();
         // A chore that was being done is done to its end.
         let _ = self.chores.await;
+        let _ = self.watching.await;
         self.app.store.close().await;
         cut
     }
@@ -184,13 +204,35 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let listen = |error| StartError::Listen { address: start.listen, error };
     let listener = TcpListener::bind(start.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let issuer = start.issuer.take().unwrap_or_else(|| format!("http://{address}"));
+    let tls = start.tls.take().map(Tls::open).transpose()?.map(Arc::new);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let issuer = start.issuer.take().unwrap_or_else(|| format!("{scheme}://{address}"));
     let app = Arc::new(open(&mut start, issuer).await?);
     let router = crate::http::router(Arc::clone(&app));
-    let serving =
-        tokio::spawn(listener::serve(listener, router, app.stopping.clone(), start.limits));
+    let serving = listener::serve(
+        listener,
+        tls.clone(),
+        router,
+        app.stopping.clone(),
+        start.limits,
+    );
+    let serving = tokio::spawn(serving);
+    let watching = tokio::spawn(watch_files(Arc::clone(&app), tls.clone()));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
-    Ok(Running { address, app, serving, chores })
+    Ok(Running { address, app, serving, chores, watching, tls })
+}
+
+/// Looks at the files it works with every now and then.
+async fn watch_files(app: Arc<App>, tls: Option<Arc<Tls>>) {
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(FILES_PERIOD) => {}
+        }
+        if let Some(tls) = &tls {
+            tls.reload(false);
+        }
+    }
 }
 
 async fn do_chores(app: Arc<App>) {

@@ -239,6 +239,25 @@ pub(crate) enum Command {
         ))]
         new_pin_file: Option<PathBuf>,
     },
+    #[command(
+        about = say("Escribe lo que un intérprete de órdenes completa", "Writes what a shell completes"),
+        after_help = say(
+            "Ejemplo:\n  approver completions bash > ~/.local/share/bash-completion/completions/approver",
+            "Example:\n  approver completions bash > ~/.local/share/bash-completion/completions/approver",
+        )
+    )]
+    Completions {
+        #[arg(value_enum, help = say("Para cuál", "For which one"))]
+        shell: clap_complete::Shell,
+    },
+    #[command(
+        about = say("Escribe las páginas de manual", "Writes the manual pages"),
+        after_help = say("Ejemplo:\n  approver man ~/.local/share/man/man1", "Example:\n  approver man ~/.local/share/man/man1"),
+    )]
+    Man {
+        #[arg(value_name = "DIR", help = say("A qué carpeta", "Into which folder"))]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -258,6 +277,11 @@ pub(crate) struct Invited {
         "What its owner calls this phone",
     ))]
     pub(crate) name: Option<String>,
+    #[arg(long, value_name = "FILE", env = "SEMILLA_APPROVER_CA", help = say(
+        "Autoridad del servidor, en PEM: desde ahora la única en que se confía",
+        "The server's authority, as PEM: the only one that is believed from now on",
+    ))]
+    pub(crate) ca: Option<PathBuf>,
     #[arg(long, help = say(
         "Además de la vinculación que ya hay con ese servidor",
         "Beside the binding that there is with that server",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use semilla_approver::Phone;
 use semilla_approver::clock::SystemClock;
 use semilla_approver::entropy::SystemEntropy;
@@ -69,6 +70,21 @@ pub(crate) async fn run(arguments: Arguments, language: Language) -> Result<Repo
             let new = run.ask.changed_pin(new_pin_file.as_deref())?;
             store.change_pin(&present, &new)?;
             Ok(show::pin_changed(language))
+        }
+        // Written as they are: their readers are a shell and a manual.
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "approver",
+                &mut std::io::stdout(),
+            );
+            Ok(Report::new(String::new(), serde_json::Value::Null))
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Arguments::command(), &folder)
+                .map_err(|error| StoreFault::Io(error.to_string()))?;
+            Ok(Report::new(String::new(), serde_json::Value::Null))
         }
     }
 }
@@ -145,6 +161,12 @@ impl Run<'_> {
         };
         let phone = match &invited.name {
             Some(name) => phone.named(name)?,
+            None => phone,
+        };
+        let phone = match &invited.ca {
+            Some(file) => {
+                phone.trusting(&std::fs::read_to_string(file).map_err(|_| Input::File)?)?
+            }
             None => phone,
         };
         let text = self.ask.invitation(invited)?;

@@ -231,7 +231,7 @@ fn every_error_is_explained_in_both_languages_and_has_an_exit_code_of_the_list()
         Error::ClockSkew(90),
         Error::ClockSkew(-90),
         Error::Unreachable("http://a".to_owned(), "refused".to_owned()),
-        Error::HttpsNotYet("https://a".to_owned()),
+        Error::InClear("http://a".to_owned()),
         Error::UnexpectedAnswer("HTTP 502".to_owned()),
     ];
     for state in [OperationState::Denied, OperationState::Expired, OperationState::Failed] {
@@ -243,6 +243,7 @@ fn every_error_is_explained_in_both_languages_and_has_an_exit_code_of_the_list()
         Input::ServerAddress,
         Input::QrImage,
         Input::PinForm,
+        Input::Authority,
         Input::PinCommon,
         Input::PinRepetition,
         Input::PinSource,

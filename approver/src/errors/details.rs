@@ -80,6 +80,12 @@ pub(super) fn input_text(input: Input) -> [&'static str; 4] {
             "Nothing was done.",
             "Answer yes or use --yes.",
         ],
+        Input::Authority => [
+            "Ese archivo no es un certificado de una autoridad, en PEM.",
+            "Pida al banco el archivo de su autoridad (--ca), o no nombre ninguno.",
+            "That file is no certificate of an authority, in PEM.",
+            "Ask the bank for its authority's file (--ca), or name none.",
+        ],
         Input::File => [
             "El archivo indicado no se pudo leer.",
             "Revise la ruta y los permisos.",

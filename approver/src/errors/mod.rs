@@ -67,8 +67,8 @@ pub enum Error {
     MessageRefused(Refusal),
     /// The server cannot be reached: its address, and why.
     Unreachable(String, String),
-    /// The address is one for HTTPS.
-    HttpsNotYet(String),
+    /// The address is one in clear, and not of this machine.
+    InClear(String),
     /// The store cannot be used.
     Store(StoreFault),
     /// The server answered something that is not in the protocol.
@@ -102,6 +102,8 @@ pub enum Input {
     Name,
     /// A file that was named cannot be read.
     File,
+    /// Not a certificate in PEM.
+    Authority,
     /// A question was not answered with yes.
     NotConfirmed,
 }
@@ -216,7 +218,7 @@ impl Error {
             Self::WrongPin(_) | Self::Wiped | Self::Locked => 7,
             Self::ClockSkew(_) => 8,
             Self::MessageRefused(_) => 11,
-            Self::Unreachable(..) | Self::HttpsNotYet(_) => 69,
+            Self::Unreachable(..) | Self::InClear(_) => 69,
             Self::Store(_) | Self::UnexpectedAnswer(_) => 70,
             Self::Problem(problem) => problem_exit_code(problem.kind),
         }
@@ -251,7 +253,7 @@ impl Error {
             Self::ClockSkew(_) => "clock-skew",
             Self::MessageRefused(_) => "message-refused",
             Self::Unreachable(..) => "unreachable",
-            Self::HttpsNotYet(_) => "https-not-yet",
+            Self::InClear(_) => "in-clear",
             Self::Store(StoreFault::Missing) => "store-missing",
             Self::Store(StoreFault::Exists) => "store-exists",
             Self::Store(StoreFault::Damaged) => "store-damaged",

@@ -134,12 +134,12 @@ pub(super) fn explain(error: &Error, language: Language) -> Explanation {
             ],
             &format!("{server} ({why})"),
         ),
-        Error::HttpsNotYet(server) => fill(
+        Error::InClear(server) => fill(
             [
-                "{} es una dirección HTTPS, que este programa aún no habla.",
-                "Use la dirección http:// del servidor en la misma máquina.",
-                "{} is an HTTPS address, which this program does not speak yet.",
-                "Use the server's http:// address on the same machine.",
+                "{} va sin cifrar (http), y no es esta misma máquina.",
+                "Use la dirección https:// del servidor.",
+                "{} is in clear (http), and is not this machine.",
+                "Use the server's https:// address.",
             ],
             server,
         ),

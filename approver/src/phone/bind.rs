@@ -1,6 +1,8 @@
 //! Binding a phone: the activation code vouches for the server's keys, which are pinned here, and
 //! for the phone's key, which is made here and never leaves (security 39, 44 to 46, 131).
 
+use std::sync::Arc;
+
 use semilla_core::id::DeviceId;
 use semilla_core::protocol::MessageError;
 use semilla_core::protocol::bytes::Nonce;
@@ -55,12 +57,14 @@ impl Phone {
             Some(number) => number,
             None => self.begin(invitation).await?,
         };
-        let (server, message) = self.store.read(|contents| {
+        let (server, authority, message) = self.store.read(|contents| {
             let account = contents.account(number)?;
             let outgoing = account.outgoing.as_ref().ok_or(Error::NotBound)?;
-            Ok((account.server.clone(), outgoing.text.clone()))
+            let authority = account.authority.as_deref().map(Arc::from);
+            Ok((account.server.clone(), authority, outgoing.text.clone()))
         })?;
-        let answer = self.call_unbound(&server, Call::post(BINDINGS, &Signed { message })).await;
+        let call = Call::post(BINDINGS, &Signed { message });
+        let answer = self.call_unbound((&server, authority), call).await;
         let bound: Bound = match answer {
             Ok(answer) => answer.json()?,
             Err(error) => {
@@ -113,7 +117,8 @@ impl Phone {
     async fn begin(&self, invitation: &Invitation) -> Result<u32, Error> {
         let Invitation { server, code } = invitation;
         let start = BindingStart { activation: code.name() };
-        let answer = self.call_unbound(server, Call::post(START, &start)).await?;
+        let place = (server.as_str(), self.authority.clone());
+        let answer = self.call_unbound(place, Call::post(START, &start)).await?;
         let BindingStarted { nonce, issuer, jwks, mac } = answer.json()?;
         let vouching = code.key();
         vouching.verify_server(&nonce, &issuer, jwks.text(), &mac)?;
@@ -148,6 +153,7 @@ impl Phone {
                 number,
                 server,
                 issuer,
+                authority: self.authority.as_deref().map(str::to_owned),
                 jwks,
                 key: pkcs8,
                 next_key: None,

@@ -2,6 +2,7 @@
 //! phone's key, with the server's nonce, so that a wrong clock does no harm; each answer teaches
 //! the phone how far its clock is off. A request whose answer was lost is sent again as it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use semilla_core::problem::ProblemType;
@@ -71,6 +72,7 @@ impl<'a> Call<'a> {
 /// Who speaks to whom.
 pub(super) struct Credentials {
     server: String,
+    authority: Option<Arc<str>>,
     issuer: String,
     device_token: Zeroizing<String>,
     key: SigningKey,
@@ -81,6 +83,7 @@ impl Credentials {
         let (_, device_token) = account.bound()?;
         Ok(Self {
             server: account.server.clone(),
+            authority: account.authority.as_deref().map(Arc::from),
             issuer: account.issuer.clone(),
             device_token: Zeroizing::new(device_token.expose().to_owned()),
             key: account.signing_key()?,
@@ -135,7 +138,8 @@ impl Phone {
         // The first request of all has no nonce yet, and a nonce may run out at any moment.
         for _ in 0..3 {
             let headers = || self.headers(credentials, call);
-            let answer = self.exchange(&credentials.server, call, headers, sendings).await?;
+            let server = (credentials.server.as_str(), credentials.authority.clone());
+            let answer = self.exchange(server, call, headers, sendings).await?;
             self.learn_time(&answer)?;
             let nonce = answer.header("dpop-nonce").map(str::to_owned);
             let asks_for_nonce = answer.status == 401
@@ -156,10 +160,10 @@ impl Phone {
     /// Sends a request of a phone that is not bound yet.
     pub(super) async fn call_unbound(
         &self,
-        server: &str,
+        place: (&str, Option<Arc<str>>),
         call: Call<'_>,
     ) -> Result<Response, Error> {
-        self.exchange(server, &call, Vec::new, SENDINGS_MAX).await?.successful()
+        self.exchange(place, &call, Vec::new, SENDINGS_MAX).await?.successful()
     }
 
     /// Signs what `write` makes of the next counter, stores both with whatever `keep` adds, and
@@ -229,7 +233,7 @@ impl Phone {
 
     async fn exchange(
         &self,
-        server: &str,
+        (server, authority): (&str, Option<Arc<str>>),
         call: &Call<'_>,
         headers: impl Fn() -> Headers,
         sendings: u32,
@@ -242,10 +246,11 @@ impl Phone {
                 headers: headers(),
                 body: call.body.clone(),
                 patience: call.patience,
+                authority: authority.clone(),
             };
             match self.transport.send(request).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::HttpsNotYet) => return Err(Error::HttpsNotYet(server.to_owned())),
+                Err(Failure::InClear) => return Err(Error::InClear(server.to_owned())),
                 // Trying again at once would find the same; the person decides.
                 Err(Failure::NotSent(why)) => {
                     return Err(Error::Unreachable(server.to_owned(), why));

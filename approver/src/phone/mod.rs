@@ -47,6 +47,8 @@ pub struct Phone {
     random: SystemRandom,
     /// The server for codes that are typed.
     server: Option<String>,
+    /// The one authority to believe about the server of a new binding, as PEM.
+    authority: Option<Arc<str>>,
     name: Name,
     platform: Name,
     /// The number of the account, once it is known.
@@ -109,6 +111,7 @@ impl Phone {
             entropy,
             random: SystemRandom::new(),
             server: None,
+            authority: None,
             name: name("AppMóvil"),
             platform: name(std::env::consts::OS),
             account: Mutex::default(),
@@ -143,6 +146,14 @@ impl Phone {
         Ok(self)
     }
 
+    /// Believes this authority alone, as PEM, about the server of a new binding, from then on
+    /// (security 39). Without it the public ones are believed.
+    pub fn trusting(mut self, authority: &str) -> Result<Self, Error> {
+        crate::http::connector(Some(authority)).map_err(|_| Input::Authority)?;
+        self.authority = Some(authority.into());
+        Ok(self)
+    }
+
     /// Another binding of the same store, or the same one with fresh memory.
     #[must_use]
     pub fn for_account(&self, number: u32) -> Self {
@@ -153,6 +164,7 @@ impl Phone {
             entropy: Arc::clone(&self.entropy),
             random: self.random.clone(),
             server: self.server.clone(),
+            authority: self.authority.clone(),
             name: self.name.clone(),
             platform: self.platform.clone(),
             account: Mutex::new(Some(number)),

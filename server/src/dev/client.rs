@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use semilla_approver::http::{NoCertificate, connector};
 use serde_json::Value;
 
 /// What went wrong between a program and the server.
@@ -34,10 +34,13 @@ pub enum ClientError {
     },
 }
 
+/// How it connects: as phones do, in clear to this machine, or over TLS.
+type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
+
 /// A plain client: one request, its whole answer, nothing added.
 #[derive(Clone)]
 pub struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     base: String,
 }
 
@@ -62,12 +65,17 @@ impl Reply {
 impl Http {
     /// A client of the server at `base`: `http://127.0.0.1:8080`.
     pub fn new(base: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            base: base.to_owned(),
-        }
+        Self::trusting(base, None).expect("the public authorities")
+    }
+
+    /// The same, which believes this authority alone, as PEM, where there is one.
+    ///
+    /// # Errors
+    /// Where it holds no certificate.
+    pub fn trusting(base: &str, authority: Option<&str>) -> Result<Self, NoCertificate> {
+        let connector = connector(authority)?;
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, base: base.to_owned() })
     }
 
     /// The server's address.

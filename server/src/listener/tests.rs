@@ -41,7 +41,7 @@ async fn serve_with(limits: Limits) -> Server {
                 "stopped"
             })
         });
-    let ended = tokio::spawn(serve(listener, router, stopping.clone(), limits));
+    let ended = tokio::spawn(serve(listener, None, router, stopping.clone(), limits));
     Server { address, stopping, ended, entered }
 }
 

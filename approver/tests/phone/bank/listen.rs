@@ -54,6 +54,7 @@ async fn serve(
         headers: ["authorization", "dpop"].into_iter().filter_map(header).collect(),
         body: (!body.is_empty()).then(|| Zeroizing::new(body.to_vec())),
         patience: std::time::Duration::ZERO,
+        authority: None,
     };
     let answer = bank.answer(&asked);
     let mut response = hyper::Response::new(Full::new(Bytes::copy_from_slice(&answer.body)));
