@@ -14,12 +14,13 @@ use semilla_core::text::Name;
 use semilla_server::app::{App, ProgramLimits, SystemEntropy};
 use semilla_server::config::{Config, ConfigError, master_key};
 use semilla_server::dev::{self, demo};
-use semilla_server::logs;
+use semilla_server::logs::{self, Levels};
 use semilla_server::proof::Proof;
-use semilla_server::serve::{Start, StartError, open, start};
+use semilla_server::serve::{Running, Start, StartError, open, start};
 use semilla_server::workflow::people::NewUser;
 use semilla_server::workflow::{act, bootstrap, trail};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Why a command ends without having done what it was asked.
 pub(crate) struct Failed {
@@ -162,6 +163,21 @@ fn lock_down() -> std::io::Result<()> {
     Ok(())
 }
 
+/// SIGHUP: the certificate and the keys are read again, and the level of the log is taken from the
+/// configuration. Everything else in it needs a restart.
+fn reload(path: &Path, running: &Running, levels: &Levels) {
+    match Config::load(path) {
+        Ok(config) => {
+            levels.set(config.log_level);
+            tracing::info!(log_level = config.log_level.name(), "the configuration was read again");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the configuration does not read: nothing of it changed")
+        }
+    }
+    running.reload();
+}
+
 /// `semilla serve`.
 pub(crate) async fn serve(
     path: &Path,
@@ -171,7 +187,8 @@ pub(crate) async fn serve(
     lock_down()?;
     let mut interrupts = demo::Interrupts::listen()?;
     let config = Config::load(path)?;
-    logs::start(config.log_format, config.log_level).map_err(|error| failed(INTERNAL)(&error))?;
+    let levels = logs::start(config.log_format, config.log_level)
+        .map_err(|error| failed(INTERNAL)(&error))?;
     let running = start(Start { clock_confirmed, ..options(&config)? }).await?;
     let ready = json!({"listening": running.address, "issuer": running.issuer()}).to_string();
     tracing::info!(address = %running.address, issuer = running.issuer(), "listening");
@@ -181,7 +198,13 @@ pub(crate) async fn serve(
         std::fs::write(&unfinished, format!("{ready}\n"))?;
         std::fs::rename(&unfinished, file)?;
     }
-    interrupts.next().await;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            () = interrupts.next() => break,
+            _ = hangup.recv() => reload(path, &running, &levels),
+        }
+    }
     tracing::info!("stopping");
     // A second request to stop is obeyed at once (security 118).
     tokio::select! {
@@ -192,8 +215,8 @@ pub(crate) async fn serve(
 }
 
 /// `semilla dev`.
-pub(crate) async fn dev(listen: SocketAddr, language: Language) -> Result<(), Failed> {
-    Ok(demo::run(listen, language).await?)
+pub(crate) async fn dev(listen: SocketAddr, tls: bool, language: Language) -> Result<(), Failed> {
+    Ok(demo::run(listen, tls, language).await?)
 }
 
 /// `semilla dev --story`.

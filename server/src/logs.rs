@@ -10,6 +10,16 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 
+/// Sets how much is logged, while it is logged.
+pub struct Levels(Box<dyn Fn(LogLevel) + Send + Sync>);
+
+impl Levels {
+    /// Logs so much from here on.
+    pub fn set(&self, level: LogLevel) {
+        (self.0)(level);
+    }
+}
+
 /// Sends the log to the standard error output, from here on, for the whole process. A panic is
 /// logged like anything else.
 ///
@@ -18,36 +28,51 @@ use crate::config::{LogFormat, LogLevel};
 pub fn start(
     format: LogFormat,
     level: LogLevel,
-) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
-    tracing::subscriber::set_global_default(subscriber(format, level, io::stderr))?;
+) -> Result<Levels, tracing::subscriber::SetGlobalDefaultError> {
+    let (subscriber, levels) = subscriber(format, level, io::stderr);
+    tracing::subscriber::set_global_default(subscriber)?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("something that is no text");
         tracing::error!(place, what, "panic");
     }));
-    Ok(())
+    Ok(levels)
 }
 
-/// A log of this form into `writer`.
+/// The libraries are heard only where they warn: what they log at lower levels is not ours to
+/// vouch for.
+fn filter(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(format!("warn,semilla={0},semilla_server={0}", level.name()))
+}
+
+/// A log of this form into `writer`, and what sets its level.
 pub fn subscriber<W>(
     format: LogFormat,
     level: LogLevel,
     writer: W,
-) -> Box<dyn Subscriber + Send + Sync>
+) -> (Box<dyn Subscriber + Send + Sync>, Levels)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // The libraries are heard only where they warn: what they log at lower levels is not ours to
-    // vouch for.
-    let filter = EnvFilter::new(format!("warn,semilla={0},semilla_server={0}", level.name()));
     // No colours: they are made of the very characters that are not let through.
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(level))
         .with_ansi(false)
         .with_writer(Lines(writer));
+    // Setting it fails only once the log itself is gone.
     match format {
-        LogFormat::Json => Box::new(log.json().flatten_event(true).with_span_list(false).finish()),
-        LogFormat::Text => Box::new(log.finish()),
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_span_list(false).with_filter_reloading();
+            let handle = log.reload_handle();
+            let levels = Levels(Box::new(move |level| drop(handle.reload(filter(level)))));
+            (Box::new(log.finish()), levels)
+        }
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            let levels = Levels(Box::new(move |level| drop(handle.reload(filter(level)))));
+            (Box::new(log.finish()), levels)
+        }
     }
 }
 
@@ -134,12 +159,17 @@ mod tests {
 
     /// What is written where `log` logs.
     fn logged(format: LogFormat, log: impl FnOnce()) -> String {
+        logged_with(format, |_| log())
+    }
+
+    fn logged_with(format: LogFormat, log: impl FnOnce(&Levels)) -> String {
         let memory = Memory::default();
         let writer = {
             let memory = memory.clone();
             move || memory.clone()
         };
-        tracing::subscriber::with_default(subscriber(format, LogLevel::Info, writer), log);
+        let (subscriber, levels) = subscriber(format, LogLevel::Info, writer);
+        tracing::subscriber::with_default(subscriber, || log(&levels));
         let bytes = memory.0.lock().expect("no panic").clone();
         String::from_utf8(bytes).expect("UTF-8")
     }
@@ -168,6 +198,25 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(log.trim_end()).expect("JSON");
         assert_eq!((&line["name"], &line["message"]), (&name.into(), &"met".into()));
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn the_level_is_set_while_it_runs() {
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let log = logged_with(format, |levels| {
+                let say = |what| {
+                    tracing::debug!("detail of {what}");
+                    tracing::info!("line of {what}");
+                };
+                say("first");
+                levels.set(LogLevel::Debug);
+                say("second");
+                levels.set(LogLevel::Error);
+                say("third");
+            });
+            assert_eq!(log.lines().count(), 3, "{log}");
+            assert!(log.contains("detail of second") && !log.contains("third"));
+        }
     }
 
     #[test]

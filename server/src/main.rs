@@ -65,7 +65,7 @@ enum Command {
     },
     /// A demonstration on this machine: server, company and phones, with nothing to set up.
     #[command(
-        after_help = "Examples:\n  semilla dev            keeps running; prints what to paste\n  semilla dev --story    \
+        after_help = "Examples:\n  semilla dev            keeps running; prints what to paste\n  semilla dev --tls      the same over TLS\n  semilla dev --story    \
                       plays the whole flow and ends"
     )]
     Dev {
@@ -75,6 +75,9 @@ enum Command {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
+        /// Speaks TLS, with an authority and a certificate made for this run.
+        #[arg(long, conflicts_with = "story")]
+        tls: bool,
         /// The language of what is printed: es or en.
         #[arg(long, value_parser = language, default_value = "es")]
         lang: Language,
@@ -176,7 +179,7 @@ fn main() -> ExitCode {
                 commands::serve(&config, ready_file.as_deref(), confirm_clock).await
             }
             Command::Dev { story: true, lang, .. } => commands::story(lang).await,
-            Command::Dev { listen, lang, .. } => commands::dev(listen, lang).await,
+            Command::Dev { listen, tls, lang, .. } => commands::dev(listen, tls, lang).await,
             Command::Audit {
                 command: AuditCommand::Verify { config, export, checkpoints, keys, json },
             } => {

@@ -209,13 +209,8 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let issuer = start.issuer.take().unwrap_or_else(|| format!("{scheme}://{address}"));
     let app = Arc::new(open(&mut start, issuer).await?);
     let router = crate::http::router(Arc::clone(&app));
-    let serving = listener::serve(
-        listener,
-        tls.clone(),
-        router,
-        app.stopping.clone(),
-        start.limits,
-    );
+    let serving =
+        listener::serve(listener, tls.clone(), router, app.stopping.clone(), start.limits);
     let serving = tokio::spawn(serving);
     let watching = tokio::spawn(watch_files(Arc::clone(&app), tls.clone()));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));

@@ -6,6 +6,7 @@ pub mod asking;
 pub mod bad;
 pub mod binding;
 pub mod bodies;
+pub mod branch;
 pub mod canary;
 pub mod http;
 pub mod people;

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use semilla_server::clock::{Clock, SystemClock};
 use serde_json::Value;
+
+use crate::http::Http;
 
 /// The program, next to the one that runs the stories.
 pub fn semilla() -> PathBuf {
@@ -36,6 +39,8 @@ pub struct Home {
     /// What `init` printed: the operator's credentials.
     pub credentials: Value,
     port: u16,
+    /// The authority of its certificate, where it speaks TLS.
+    pub authority: Option<String>,
     /// By how many seconds the server's clock is ahead of the machine's, from its next start on.
     pub ahead: u64,
     /// What its environment holds besides, from its next start on.
@@ -55,7 +60,72 @@ impl Home {
         // phones pin.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
-        Self { folder, credentials, port, ahead: 0, environment: Vec::new() }
+        Self { folder, credentials, port, authority: None, ahead: 0, environment: Vec::new() }
+    }
+
+    /// The same, speaking TLS with a certificate of an authority of its own.
+    pub fn make_with_tls() -> Self {
+        let mut home = Self::make();
+        home.set("tls_certificate_file = \"tls/server.pem\"");
+        home.set("tls_key_file = \"tls/server.key\"");
+        home.authority = Some(home.certify());
+        home
+    }
+
+    /// Makes an authority and a certificate, which take the place of those before; the authority.
+    pub fn certify(&self) -> String {
+        let folder = self.path().join("tls");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let names = ["127.0.0.1", "localhost"];
+        let made = semilla_server::dev::certificates::make(&folder, &names, SystemClock.now());
+        made.expect("a certificate").authority_pem
+    }
+
+    /// Adds a line to the configuration.
+    pub fn set(&self, line: &str) {
+        let config = self.config();
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        std::fs::write(config, format!("{text}\n{line}\n")).expect("written");
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A client that believes its authority.
+    pub fn http(&self) -> Http {
+        Http::trusting(&self.base(), self.authority.as_deref()).expect("an authority")
+    }
+
+    /// Runs a command of the program on this folder: whether it exits with 0, and what it says.
+    pub fn command(&self, words: &[&str]) -> (bool, String) {
+        let ran = self.ran(words);
+        let said = [ran.stdout, ran.stderr].concat();
+        (ran.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// The same, all of what came of it.
+    pub fn ran(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(semilla());
+        command.args(words).arg("--config").arg(self.config()).stdin(Stdio::null());
+        self.environment(&mut command);
+        command.output().expect("semilla runs")
+    }
+
+    /// The clock and the address that the server has.
+    fn environment(&self, command: &mut Command) {
+        if self.ahead > 0 {
+            // The clock alone: what the system measures time with stays what it is.
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", format!("+{}s", self.ahead))
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        command
+            .env("SEMILLA_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("SEMILLA_ISSUER", self.base())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
     /// The folder that `init` filled.
@@ -75,7 +145,8 @@ impl Home {
 
     /// The server's address.
     pub fn base(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Starts the server, and returns once it answers.
@@ -105,27 +176,18 @@ impl Home {
                 log.push_str(&line);
             }
         });
-        Process { child, log }
+        Process { child, log, heard: Mutex::new(0) }
     }
 
     /// Starts the server without waiting for it.
     pub fn start(&self) -> Child {
         let mut command = Command::new(semilla());
-        if self.ahead > 0 {
-            // The clock alone: what the system measures time with stays what it is.
-            command
-                .env("LD_PRELOAD", FAKETIME)
-                .env("FAKETIME", format!("+{}s", self.ahead))
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        }
+        self.environment(&mut command);
         command
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config"])
             .arg(self.config())
             .arg("--ready-file")
             .arg(self.path().join("ready"))
-            .env("SEMILLA_LISTEN", format!("127.0.0.1:{}", self.port))
-            .env("SEMILLA_ISSUER", self.base())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -148,6 +210,8 @@ pub struct Process {
     /// The process.
     pub child: Child,
     log: Arc<Mutex<String>>,
+    /// How far the log was listened to.
+    heard: Mutex<usize>,
 }
 
 impl Process {
@@ -167,19 +231,31 @@ impl Process {
         self.child.wait().expect("its status");
     }
 
-    /// Returns once this stands in its log.
-    pub fn wait_for_log(&self, text: &str) {
+    /// Returns once this stands in its log, behind what was heard before.
+    pub fn hear(&self, text: &str) {
         let begun = std::time::Instant::now();
-        while !self.log().contains(text) {
-            assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{text}: {}", self.log());
+        let mut heard = self.heard.lock().expect("no panic");
+        loop {
+            let log = self.log();
+            if let Some(place) = log[*heard..].find(text) {
+                *heard += place + text.len();
+                return;
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{text}: {log}");
             std::thread::yield_now();
         }
     }
 
+    /// Sends it a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// Asks it to stop, as a service manager does.
     pub fn ask_to_stop(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(asked.expect("kill runs").success());
+        self.signal("TERM");
     }
 
     /// The same, and waits for its end.

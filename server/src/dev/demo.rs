@@ -17,7 +17,7 @@ use semilla_core::entropy;
 use semilla_core::language::{Label, Language};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Demo, DevError};
+use super::{Demo, DevError, certificates};
 
 /// The PIN of the demonstration's phones. Both are thrown away when it ends.
 const PIN: &str = "482915";
@@ -49,30 +49,49 @@ impl Drop for Folder {
 }
 
 /// Runs the demonstration until it is interrupted.
-pub async fn run(listen: SocketAddr, language: Language) -> Result<(), DevError> {
+pub async fn run(listen: SocketAddr, tls: bool, language: Language) -> Result<(), DevError> {
     let mut interrupts = Interrupts::listen()?;
     let folder = Folder::temporary()?;
-    let demo =
-        Demo::begin(Some(&folder.path().join("data")), |options| options.listen = listen).await?;
+    let address = listen.ip().to_string();
+    let names = ["localhost", address.as_str()];
+    let made = tls.then(|| {
+        certificates::make(
+            folder.path(),
+            &names,
+            crate::clock::Clock::now(&crate::clock::SystemClock),
+        )
+    });
+    let made = made.transpose()?;
+    let authority = made.as_ref().map(|made| made.authority_pem.as_str());
+    let demo = Demo::begin(Some(&folder.path().join("data")), authority, |options| {
+        options.listen = listen;
+        options.tls = made.as_ref().map(|made| made.files.clone());
+    })
+    .await?;
     let (token, serial) =
         demo.pool.first().cloned().ok_or_else(|| DevError::Broken("no tokens".to_owned()))?;
-    let administrators = phone(&folder, "andres").await?;
+    let administrators = phone(&folder, "andres", authority).await?;
     administrators.bind(&demo.activation(&demo.administrator).await?).await?;
-    let lauras = phone(&folder, "laura").await?;
+    let lauras = phone(&folder, "laura", authority).await?;
     lauras.bind(&demo.assign(&token, &demo.laura).await?).await?;
     lauras.enroll_next().await?;
-    show(&demo, &folder, &token, &serial, language)?;
+    let authority = made.as_ref().map(|made| made.authority.as_path());
+    show(&demo, &folder, authority, (&token, &serial), language)?;
     interrupts.next().await;
     demo.server.stop().await;
     Ok(())
 }
 
-async fn phone(folder: &Folder, name: &str) -> Result<Phone, DevError> {
+async fn phone(folder: &Folder, name: &str, authority: Option<&str>) -> Result<Phone, DevError> {
     let path = folder.path().join(name);
     std::fs::create_dir_all(&path)?;
     private_file(&path.join("pin"), PIN)?;
     let store = FileStore::create(&path, &Pin::chosen(PIN)?, Stretch::STANDARD)?;
-    Ok(Phone::new(Arc::new(store.into()), Arc::new(SystemClock), Arc::new(SystemEntropy)))
+    let phone = Phone::new(Arc::new(store.into()), Arc::new(SystemClock), Arc::new(SystemEntropy));
+    Ok(match authority {
+        Some(authority) => phone.trusting(authority)?,
+        None => phone,
+    })
 }
 
 /// Writes a file that only its owner can read.
@@ -87,10 +106,15 @@ pub fn private_file(path: &Path, text: &str) -> std::io::Result<()> {
 fn show(
     demo: &Demo,
     folder: &Folder,
-    token: &str,
-    serial: &str,
+    authority: Option<&Path>,
+    (token, serial): (&str, &str),
     language: Language,
 ) -> std::io::Result<()> {
+    // Where `curl` knows nothing of the authority, it is told.
+    let curl = match authority {
+        Some(file) => format!("curl -s --cacert {}", file.display()),
+        None => "curl -s".to_owned(),
+    };
     let bold = Style::new().bold();
     let grey = Style::new().fg_color(Some(AnsiColor::BrightBlack.into()));
     let say = |spanish, english| Label(spanish, english).text(language);
@@ -132,12 +156,12 @@ fn show(
     writeln!(out, "S={base}; T={token}")?;
     writeln!(
         out,
-        "A=$(curl -s -u {id}:{secret} -d grant_type=client_credentials $S/token | \
+        "A=$({curl} -u {id}:{secret} -d grant_type=client_credentials $S/token | \
          sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')"
     )?;
     writeln!(
         out,
-        "ask() {{ curl -s -H \"Authorization: Bearer $A\" -H 'Content-Type: application/json' \"$@\"; echo; }}"
+        "ask() {{ {curl} -H \"Authorization: Bearer $A\" -H 'Content-Type: application/json' \"$@\"; echo; }}"
     )?;
     writeln!(out, "{}\n{}", phone("laura"), phone("andres"))?;
     note(

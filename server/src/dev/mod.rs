@@ -16,6 +16,7 @@ use crate::workflow::people::NewUser;
 use crate::workflow::{Failure, act, bootstrap};
 use client::{ClientError, Http, Program};
 
+pub mod certificates;
 pub mod client;
 pub mod demo;
 pub mod story;
@@ -62,9 +63,11 @@ pub struct Demo {
 const FIRST_SERIAL: &str = "FEF4900032";
 
 impl Demo {
-    /// Starts a server that holds nothing yet, and fills it over its own API.
+    /// Starts a server that holds nothing yet, and fills it over its own API. `authority` is whom
+    /// to believe about it, where it speaks TLS.
     pub async fn begin(
         data: Option<&Path>,
+        authority: Option<&str>,
         adjust: impl FnOnce(&mut Start),
     ) -> Result<Self, DevError> {
         let keyring =
@@ -72,7 +75,7 @@ impl Demo {
         let mut options = Start::on_loopback(data.map(Path::to_path_buf), keyring);
         adjust(&mut options);
         let server = start(options).await?;
-        let operator = bank(&server).await?;
+        let operator = bank(&server, authority).await?;
         let body = json!({
             "name": "Comercial Andina S.A.S.",
             "administrator": {"login": "andres.gomez", "name": "Andrés Gómez"},
@@ -131,7 +134,7 @@ impl Demo {
     }
 }
 
-async fn bank(server: &Running) -> Result<Program, DevError> {
+async fn bank(server: &Running, authority: Option<&str>) -> Result<Program, DevError> {
     let broken = |what: &dyn std::fmt::Display| DevError::Broken(what.to_string());
     let name = Name::parse("Banco de Ejemplo").map_err(|error| broken(&error))?;
     let operator = NewUser {
@@ -146,7 +149,8 @@ async fn bank(server: &Running) -> Result<Program, DevError> {
     .await
     .map_err(|failure| broken(&describe(&failure)))?;
     let created: Value = serde_json::from_str(&created.into_answer().body).unwrap_or(Value::Null);
-    Ok(Program::of(Http::new(server.issuer()), &created))
+    let http = Http::trusting(server.issuer(), authority).map_err(|error| broken(&error))?;
+    Ok(Program::of(http, &created))
 }
 
 /// What a failure says to somebody at the machine.

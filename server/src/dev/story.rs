@@ -48,7 +48,7 @@ pub async fn play(language: Language) -> Result<(), DevError> {
     let for_server = Arc::clone(&clock);
     let folder = super::demo::Folder::temporary()?;
     let data = folder.path().join("data");
-    let demo = Demo::begin(Some(&data), |options| options.clock = for_server).await?;
+    let demo = Demo::begin(Some(&data), None, |options| options.clock = for_server).await?;
     let mut tell = Telling { language, step: 0 };
     tell.held(
         Label(

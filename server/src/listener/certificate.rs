@@ -16,7 +16,8 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         short @ 0..=0x7F => (short, rest),
         long => {
             let (count, mut length) = (long & 0x7F, 0);
-            let (digits, rest) = rest.split_at_checked(count).filter(|_| (1..=4).contains(&count))?;
+            let (digits, rest) =
+                rest.split_at_checked(count).filter(|_| (1..=4).contains(&count))?;
             for digit in digits {
                 length = length << 8 | usize::from(*digit);
             }

@@ -29,3 +29,4 @@ mod secrets;
 mod sockets;
 mod stopping;
 mod tampering;
+mod tls;

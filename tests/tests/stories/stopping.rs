@@ -67,7 +67,7 @@ async fn security_118_a_second_request_to_stop_is_obeyed_at_once() {
     stalled.write_all(beginning.as_bytes()).await.expect("sent");
     let before = Instant::now();
     server.ask_to_stop();
-    server.wait_for_log("stopping");
+    server.hear("stopping");
     server.ask_to_stop();
     assert!(server.child.wait().expect("its status").success());
     assert!(before.elapsed() < TEN_SECONDS);
