@@ -196,6 +196,8 @@ pub struct Answered {
     pub outcome: Outcome,
     /// The phone's counter in it, which has to be above the last.
     pub counter: u64,
+    /// When the phone signed it, by its own clock.
+    pub signed: Timestamp,
     /// The message's name.
     pub jti: Nonce,
 }
@@ -329,7 +331,8 @@ impl Operation {
             }
             Decision::Approved { .. } => Outcome::WrongNumber,
         };
-        Ok(Answered { outcome, counter: response.ctr, jti: response.jti })
+        let (counter, signed, jti) = (response.ctr, response.iat, response.jti);
+        Ok(Answered { outcome, counter, signed, jti })
     }
 }
 

@@ -164,6 +164,16 @@ impl Keyring {
         Self { keys }
     }
 
+    /// The name of the key that seals.
+    pub fn sealing(&self) -> &str {
+        &self.keys[0].0
+    }
+
+    /// The names of all keys; the first one seals.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(id, _)| id.as_str())
+    }
+
     /// Seals `plain` for `purpose` under a nonce of 96 random bits (SP 800-38D section 8.2.2: at
     /// most 2^32 times for one key).
     pub fn seal(&self, plain: &[u8], purpose: &Purpose<'_>, entropy: &dyn Entropy) -> Sealed {
@@ -258,6 +268,7 @@ mod tests {
         let ring = Keyring::new(new, [MasterKey::parse(&old_line).expect("a key")]);
         assert_eq!(ring.open(&sealed, &purpose).expect("opens").as_slice(), b"plain");
         assert_eq!(ring.seal(b"plain", &purpose, &entropy).key_id(), new_id);
+        assert_eq!((ring.sealing(), ring.ids().count()), (new_id.as_str(), 2));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, ClockWatch};
+use crate::keyring::Keys;
 use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
 use crate::workflow::checkpoints::Checkpoints;
@@ -66,7 +67,7 @@ pub struct App {
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     /// What seals and opens at rest.
-    pub keyring: Keyring,
+    pub keyring: Keys,
     /// What signs.
     pub keys: ServerKeys,
     /// What time it is.
@@ -79,6 +80,9 @@ pub struct App {
     pub issuer: String,
     /// Set once the server is to stop: whoever waits for something gives up.
     pub stopping: CancellationToken,
+    /// When the database was last restored from a backup, if ever: what a phone signed before may
+    /// have counted already.
+    pub restored: Option<Timestamp>,
     /// Whether the clock can be believed (security 110).
     pub clock_watch: ClockWatch,
     /// How many failed codes within a minute, over all companies, raise the alarm (security 20).

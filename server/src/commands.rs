@@ -30,13 +30,13 @@ pub(crate) struct Failed {
     pub(crate) message: String,
 }
 
-const DOES_NOT_HOLD: u8 = 1;
-const USAGE: u8 = 2;
-const UNAVAILABLE: u8 = 69;
-const INTERNAL: u8 = 70;
-const CONFIGURATION: u8 = 78;
+pub(crate) const DOES_NOT_HOLD: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const UNAVAILABLE: u8 = 69;
+pub(crate) const INTERNAL: u8 = 70;
+pub(crate) const CONFIGURATION: u8 = 78;
 
-fn failed(code: u8) -> impl Fn(&dyn std::fmt::Display) -> Failed {
+pub(crate) fn failed(code: u8) -> impl Fn(&dyn std::fmt::Display) -> Failed {
     move |error| Failed { code, message: error.to_string() }
 }
 
@@ -69,7 +69,7 @@ impl From<dev::DevError> for Failed {
     }
 }
 
-fn print(text: &str) -> Result<(), Failed> {
+pub(crate) fn print(text: &str) -> Result<(), Failed> {
     Ok(writeln!(anstream::stdout(), "{text}")?)
 }
 
@@ -127,14 +127,15 @@ pub(crate) async fn init(
     ))
 }
 
-fn private_folder(path: &Path) -> std::io::Result<()> {
+pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn options(config: &Config) -> Result<Start, Failed> {
+pub(crate) fn options(config: &Config) -> Result<Start, Failed> {
     let keyring = master_key::load(&config.master_key_path())?;
     let mut options = Start::on_loopback(Some(config.data_folder()), keyring);
+    options.key_file = Some(config.master_key_path());
     options.listen = config.listen;
     options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
@@ -165,7 +166,7 @@ fn lock_down() -> std::io::Result<()> {
 
 /// SIGHUP: the certificate and the keys are read again, and the level of the log is taken from the
 /// configuration. Everything else in it needs a restart.
-fn reload(path: &Path, running: &Running, levels: &Levels) {
+async fn reload(path: &Path, running: &Running, levels: &Levels) {
     match Config::load(path) {
         Ok(config) => {
             levels.set(config.log_level);
@@ -175,7 +176,7 @@ fn reload(path: &Path, running: &Running, levels: &Levels) {
             tracing::warn!(%error, "the configuration does not read: nothing of it changed")
         }
     }
-    running.reload();
+    running.reload().await;
 }
 
 /// `semilla serve`.
@@ -202,7 +203,7 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             () = interrupts.next() => break,
-            _ = hangup.recv() => reload(path, &running, &levels),
+            _ = hangup.recv() => reload(path, &running, &levels).await,
         }
     }
     tracing::info!("stopping");

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod http;
+pub mod keyring;
 pub mod listener;
 pub mod logs;
 pub mod proof;

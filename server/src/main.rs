@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use semilla_core::language::Language;
 
 mod commands;
+mod doctor;
+mod upkeep;
 
 /// Virtual tokens for companies: issue, assign, block, release, verify.
 #[derive(Parser)]
@@ -82,6 +84,71 @@ enum Command {
         #[arg(long, value_parser = language, default_value = "es")]
         lang: Language,
     },
+    /// Copies the database to a file, while a server works on it.
+    #[command(
+        after_help = "Example:\n  semilla backup --config semilla-data/semilla.toml --to /mnt/backup/semilla-2026-01-15.db"
+    )]
+    Backup {
+        /// The configuration file.
+        #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
+        config: PathBuf,
+        /// The file to make.
+        #[arg(long)]
+        to: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes the database of a folder from a backup: every code up to now is dead, everything that
+    /// waits is cancelled, every session is over.
+    #[command(
+        after_help = "Example:\n  semilla restore --config semilla-data/semilla.toml --from semilla-2026-01-15.db\n\n\
+                      The master keys have to be there already, as they were when the backup was made."
+    )]
+    Restore {
+        /// The configuration file.
+        #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
+        config: PathBuf,
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Looks at everything a server needs, and says what to do where it is not well; exits 1 then.
+    #[command(
+        after_help = "Example:\n  semilla doctor --config semilla-data/semilla.toml\n\nIt changes nothing, and may be run \
+                      beside the server."
+    )]
+    Doctor {
+        /// The configuration file.
+        #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
+        config: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The master keys.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Writes what a shell completes.
+    #[command(
+        after_help = "Example:\n  semilla completions bash > ~/.local/share/bash-completion/completions/semilla"
+    )]
+    Completions {
+        /// For which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages.
+    #[command(after_help = "Example:\n  semilla man ~/.local/share/man/man1")]
+    Man {
+        /// Into which folder.
+        folder: PathBuf,
+    },
     /// The audit trail.
     Audit {
         #[command(subcommand)]
@@ -91,6 +158,21 @@ enum Command {
     Receipt {
         #[command(subcommand)]
         command: ReceiptCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Makes a new master key, seals everything anew under it while a server works, and destroys
+    /// the one before. Interrupted, it goes on where it stopped.
+    #[command(after_help = "Example:\n  semilla keys rotate --config semilla-data/semilla.toml")]
+    Rotate {
+        /// The configuration file.
+        #[arg(long, default_value = "semilla-data/semilla.toml", env = "SEMILLA_CONFIG")]
+        config: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -180,6 +262,17 @@ fn main() -> ExitCode {
             }
             Command::Dev { story: true, lang, .. } => commands::story(lang).await,
             Command::Dev { listen, tls, lang, .. } => commands::dev(listen, tls, lang).await,
+            Command::Backup { config, to, json } => upkeep::backup(&config, &to, json).await,
+            Command::Restore { config, from, json } => upkeep::restore(&config, &from, json).await,
+            Command::Doctor { config, json } => doctor::run(&config, json).await,
+            Command::Keys { command: KeysCommand::Rotate { config, json } } => {
+                upkeep::keys_rotate(&config, json).await
+            }
+            Command::Completions { shell } => {
+                upkeep::completions(shell, Arguments::command());
+                Ok(())
+            }
+            Command::Man { folder } => upkeep::manual(&folder, Arguments::command()),
             Command::Audit {
                 command: AuditCommand::Verify { config, export, checkpoints, keys, json },
             } => {

@@ -3,14 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
 use semilla_core::audit::{Actor, Draft};
 use semilla_core::entropy::Entropy;
 use semilla_core::id::CompanyId;
-use semilla_core::seal::Keyring;
+use semilla_core::seal::{Keyring, SealError};
 use semilla_core::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, KeysError, ProgramLimits, SystemEntropy, server_keys};
 use crate::clock::{Clock, ClockWatch, SystemClock};
-use crate::listener::tls::{Files, Tls, TlsError};
+use crate::config::master_key;
+use crate::listener::tls::{Files, Stamp, Tls, TlsError};
 use crate::listener::{self, Limits};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditQuery, Batch, Store, StoreError};
 use crate::workflow::checkpoints::Checkpoints;
-use crate::workflow::chores;
 use crate::workflow::codes::FailureWindow;
+use crate::workflow::{chores, restore, rewrap};
 
 /// How often what is due is done, at most. Nothing waits for it: see [`chores`].
 const CHORES_PERIOD: Duration = Duration::from_secs(1);
@@ -32,12 +33,17 @@ const CHORES_PERIOD: Duration = Duration::from_secs(1);
 /// How often the files are looked at that may change while it runs.
 const FILES_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long after something went wrong sealing everything anew is tried again.
+const REWRAP_PAUSE: Duration = Duration::from_secs(2);
+
 /// What a server needs to start.
 pub struct Start {
     /// The folder of the database; `None` keeps everything in memory.
     pub data: Option<PathBuf>,
     /// What seals and opens at rest.
     pub keyring: Keyring,
+    /// The file it came from, where it may change while the server runs.
+    pub key_file: Option<PathBuf>,
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
     /// The address callers know it by; where it listens, if none is given.
@@ -70,6 +76,7 @@ impl Start {
         Self {
             data,
             keyring,
+            key_file: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             issuer: None,
             clock: Arc::new(SystemClock),
@@ -116,7 +123,8 @@ pub struct Running {
     serving: JoinHandle<usize>,
     chores: JoinHandle<()>,
     watching: JoinHandle<()>,
-    tls: Option<Arc<Tls>>,
+    rewrapping: JoinHandle<()>,
+    files: Arc<Watched>,
 }
 
 impl Running {
@@ -126,10 +134,8 @@ impl Running {
     }
 
     /// Reads the files it works with again, changed or not.
-    pub fn reload(&self) {
-        if let Some(tls) = &self.tls {
-            tls.reload(true);
-        }
+    pub async fn reload(&self) {
+        self.files.look(&self.app, true).await;
     }
 
     /// Stops: nothing new is accepted, long polls end, what was begun is finished, the database is
@@ -140,6 +146,7 @@ impl Running {
         // A chore that was being done is done to its end.
         let _ = self.chores.await;
         let _ = self.watching.await;
+        let _ = self.rewrapping.await;
         self.app.store.close().await;
         cut
     }
@@ -169,10 +176,12 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
              once with --confirm-clock"
         );
     }
+    let restored = restore::last(store.as_ref()).await?;
     Ok(App {
         store,
         clock_watch,
-        keyring: start.keyring.clone(),
+        restored,
+        keyring: start.keyring.clone().into(),
         keys,
         clock: Arc::clone(&start.clock),
         entropy: Arc::clone(&start.entropy),
@@ -187,7 +196,7 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
 }
 
 /// When the last record of any chain was made.
-async fn latest_record(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
+pub async fn latest_record(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
     let mut latest = None;
     for company in store.audit_chains().await? {
         let after = store.audit_head(company).await?.sequence.saturating_sub(1);
@@ -212,20 +221,96 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let serving =
         listener::serve(listener, tls.clone(), router, app.stopping.clone(), start.limits);
     let serving = tokio::spawn(serving);
-    let watching = tokio::spawn(watch_files(Arc::clone(&app), tls.clone()));
+    let files = Arc::new(Watched::new(tls, start.key_file.take()));
+    let watching = tokio::spawn(watch(Arc::clone(&app), Arc::clone(&files)));
+    let rewrapping = tokio::spawn(rewrap_after_changes(Arc::clone(&app)));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
-    Ok(Running { address, app, serving, chores, watching, tls })
+    Ok(Running { address, app, serving, chores, watching, rewrapping, files })
+}
+
+/// The files that may change while the server runs.
+struct Watched {
+    tls: Option<Arc<Tls>>,
+    keys: Option<PathBuf>,
+    /// The file of the master keys as it was last read.
+    keys_seen: Mutex<Option<Stamp>>,
+}
+
+impl Watched {
+    fn new(tls: Option<Arc<Tls>>, keys: Option<PathBuf>) -> Self {
+        let seen = keys.as_deref().and_then(Stamp::of);
+        Self { tls, keys, keys_seen: Mutex::new(seen) }
+    }
+
+    /// Reads what changed, or, where that was asked for, everything.
+    async fn look(&self, app: &App, always: bool) {
+        if let Some(tls) = &self.tls {
+            tls.reload(always);
+        }
+        let Some(path) = &self.keys else { return };
+        let now = Stamp::of(path);
+        let seen = *self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == seen && !always {
+            return;
+        }
+        let taken = match master_key::load(path) {
+            // Whoever serves codes can open what is stored, whatever the file says.
+            Ok(ring) => match opens_what_is_kept(app, &ring).await {
+                Ok(()) => app.keyring.replace(ring).await,
+                Err(error) => {
+                    tracing::error!(%error, "the master keys were not taken");
+                    true
+                }
+            },
+            Err(error) => {
+                tracing::error!(%error, "the master keys were not taken");
+                true
+            }
+        };
+        // Where units of work were in the way it is tried again.
+        if taken {
+            *self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            tracing::info!(key = app.keyring.ring().sealing(), "the master keys were read again");
+        }
+    }
+}
+
+async fn opens_what_is_kept(app: &App, ring: &Keyring) -> Result<(), StartError> {
+    let under = app.store.sealed_under(&app.keyring.ring().ids().collect::<Vec<_>>()).await?;
+    // What is sealed under a key that is to go may not need it any more.
+    match under.iter().find(|(_, key)| !ring.ids().any(|id| id == key)) {
+        None => Ok(()),
+        Some(_) => Err(KeysError::from(SealError::UnknownKey).into()),
+    }
 }
 
 /// Looks at the files it works with every now and then.
-async fn watch_files(app: Arc<App>, tls: Option<Arc<Tls>>) {
+async fn watch(app: Arc<App>, files: Arc<Watched>) {
     loop {
         tokio::select! {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(FILES_PERIOD) => {}
         }
-        if let Some(tls) = &tls {
-            tls.reload(false);
+        files.look(&app, false).await;
+    }
+}
+
+/// Seals everything anew whenever the first master key is another one, and once at the start, for
+/// whatever was left.
+async fn rewrap_after_changes(app: Arc<App>) {
+    loop {
+        let patience = match rewrap::run(&app).await {
+            Ok(state) if state.done => Duration::MAX,
+            Ok(_) => REWRAP_PAUSE,
+            Err(failure) => {
+                tracing::warn!(?failure, "not everything is sealed anew, it will be tried again");
+                REWRAP_PAUSE
+            }
+        };
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = app.keyring.changed() => {}
+            () = tokio::time::sleep(patience) => {}
         }
     }
 }

@@ -156,7 +156,7 @@ async fn every_way_to_fail_has_its_exit_code_and_says_what_to_do_next() {
     fails(&bind, 2, "input");
     fails(&[&bind[..], &["--server", &server]].concat(), 6, "activation-invalid");
     fails(&[&bind[..], &["--server", "http://127.0.0.1:1"]].concat(), 69, "unreachable");
-    fails(&[&bind[..], &["--server", "https://127.0.0.1"]].concat(), 69, "https-not-yet");
+    fails(&[&bind[..], &["--server", "http://192.0.2.1"]].concat(), 69, "in-clear");
     fails(&["code"], 6, "not-bound");
 
     let person = Person::with_token().await;

@@ -41,12 +41,7 @@ pub fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), ConfigError> {
 /// Where the file is missing, is no plain file, belongs to somebody else, may be read or written by
 /// others than its owner, or holds no key (security 33, 34).
 pub fn load(path: &Path) -> Result<Keyring, ConfigError> {
-    let failed = |error| ConfigError::File { path: path.to_owned(), error };
-    // What is looked at is what is read: the open file, not its name.
-    let file = File::open(path).map_err(failed)?;
-    check(path, &file.metadata().map_err(failed)?)?;
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    let text = text(path)?;
     let mut keys = Vec::new();
     for (place, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
@@ -62,6 +57,67 @@ pub fn load(path: &Path) -> Result<Keyring, ConfigError> {
     let mut keys = keys.into_iter();
     let first = keys.next().ok_or_else(|| refused(path, "holds no key"))?;
     Ok(Keyring::new(first, keys))
+}
+
+/// The text of the file, where nobody else could have read it.
+fn text(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let failed = |error| ConfigError::File { path: path.to_owned(), error };
+    // What is looked at is what is read: the open file, not its name.
+    let file = File::open(path).map_err(failed)?;
+    check(path, &file.metadata().map_err(failed)?)?;
+    let mut text = Zeroizing::new(String::with_capacity(4096));
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// Puts a new key before the others: from the moment the file is read again it seals. The file is
+/// replaced as a whole, so that whoever reads it finds the one or the other.
+///
+/// # Errors
+/// As [`load`], and where it cannot be written.
+pub fn add(path: &Path, entropy: &dyn Entropy) -> Result<(), ConfigError> {
+    let text = text(path)?;
+    let mut both = Zeroizing::new(String::with_capacity(text.len() + 128));
+    both.push_str(&MasterKey::generate(entropy).to_line());
+    both.push_str(&text);
+    replace(path, &both)
+}
+
+/// Destroys every key but the first one.
+///
+/// # Errors
+/// As [`add`].
+pub fn retire_older(path: &Path) -> Result<(), ConfigError> {
+    let text = text(path)?;
+    let is_key = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+    let first = text.lines().find(is_key).ok_or_else(|| refused(path, "holds no key"))?;
+    replace(path, &Zeroizing::new(format!("{first}\n")))
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), ConfigError> {
+    let write = || -> io::Result<()> {
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let unfinished = path.with_extension("unfinished");
+        // What an interrupted change left was never used.
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut old = OpenOptions::new().write(true).open(path)?;
+        let length = old.metadata()?.len();
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()?;
+        // The file that was replaced has no name any more; where its blocks are written over in
+        // place, nothing of it is left.
+        io::copy(&mut io::repeat(0).take(length), &mut old)?;
+        old.sync_all()
+    };
+    write().map_err(|error| ConfigError::File { path: path.to_owned(), error })
 }
 
 fn refused(path: &Path, what: &str) -> ConfigError {
@@ -138,6 +194,30 @@ mod tests {
         let both = load(&new).expect("keys");
         assert!(both.open(&sealed, &PURPOSE).is_ok());
         assert_ne!(both.seal(b"", &PURPOSE, &entropy).key_id(), sealed.key_id());
+    }
+
+    #[test]
+    fn security_94_a_key_is_put_before_the_others_and_the_older_ones_are_destroyed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("master.key");
+        let entropy = SystemEntropy::default();
+        create(&path, &entropy).expect("made");
+        let old = File::open(&path).expect("held");
+        let sealed = load(&path).expect("keys").seal(b"plain", &PURPOSE, &entropy);
+        add(&path, &entropy).expect("added");
+        let both = load(&path).expect("keys");
+        assert!(both.open(&sealed, &PURPOSE).is_ok() && both.sealing() != sealed.key_id());
+        add(&path, &entropy).expect("added");
+        assert_eq!(load(&path).expect("keys").ids().count(), 3);
+        retire_older(&path).expect("retired");
+        let left = load(&path).expect("keys");
+        assert_eq!(left.ids().count(), 1);
+        assert!(left.open(&sealed, &PURPOSE).is_err());
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        let mut bytes = Vec::new();
+        (&old).read_to_end(&mut bytes).expect("read");
+        assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == 0), "the old file is erased");
     }
 
     #[test]

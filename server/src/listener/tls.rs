@@ -61,10 +61,11 @@ pub struct Files {
 
 /// What tells that a file was replaced or written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp([i64; 5]);
+pub struct Stamp([i64; 5]);
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
+    /// That of a file as it is now; none where there is none.
+    pub fn of(path: &Path) -> Option<Self> {
         let file = fs::metadata(path).ok()?;
         // Inodes and lengths are compared, not counted with: a wrapped one differs as well.
         let (inode, length) = (file.ino() as i64, file.len() as i64);

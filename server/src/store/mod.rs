@@ -128,6 +128,8 @@ pub enum Write {
     Free(Scope, String),
     /// Changes what the verifier holds of a token.
     Verifier(CompanyId, TokenId, VerifierChange),
+    /// Removes the attempts that the records of a chain up to this one stand for. The records stay.
+    ForgetAttempts(CompanyId, u64),
 }
 
 /// Names that are looked up, or are unique, across all companies.
@@ -209,6 +211,18 @@ pub enum VerifierChange {
     Forgive,
     /// The seed is destroyed and codes are refused. Counters stay.
     Destroy,
+    /// The same seed, sealed under another key. Conflicts where it is not the one that was read.
+    Reseal {
+        /// As it was read.
+        from: Sealed,
+        /// As it is from now on.
+        to: Sealed,
+    },
+    /// Every step up to this one is consumed, whether a code of it came or not.
+    Spend {
+        /// The last of them.
+        up_to: u64,
+    },
 }
 
 /// Everything one unit of work changes, with its audit records and whom it wakes.
@@ -383,6 +397,15 @@ pub trait Store: Send + Sync {
         company: CompanyId,
         token: TokenId,
     ) -> Result<Option<Verifier>, StoreError>;
+    /// What the verifier holds of all tokens, in order, behind `after`.
+    async fn verifiers(
+        &self,
+        after: Option<(CompanyId, TokenId)>,
+        limit: u32,
+    ) -> Result<Vec<(CompanyId, TokenId, Verifier)>, StoreError>;
+    /// The tables, whichever they are, that hold something sealed under one of these keys, each
+    /// with such a key.
+    async fn sealed_under(&self, keys: &[&str]) -> Result<Vec<(String, String)>, StoreError>;
     /// The records of a chain.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<audit::Record>, StoreError>;
     /// The head of a chain, as the database says.
@@ -394,6 +417,8 @@ pub trait Store: Send + Sync {
     -> Result<Vec<Attempt>, StoreError>;
     /// Tells whenever a batch with topics has become durable.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<[Topic]>>;
+    /// How many changes were handed in and are not yet durable.
+    fn backlog(&self) -> usize;
     /// Finishes what was handed in and closes.
     async fn close(&self);
 }
@@ -429,7 +454,7 @@ pub trait Records: Store {
 
 impl<S: Store + ?Sized> Records for S {}
 
-fn read<R: Record>(row: Row) -> Result<Versioned<R>, StoreError> {
+pub(crate) fn read<R: Record>(row: Row) -> Result<Versioned<R>, StoreError> {
     let inconsistent = |error: serde_json::Error| StoreError::Inconsistent {
         table: R::TABLE.name,
         what: format!("{}: {error}", row.id),

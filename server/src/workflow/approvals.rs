@@ -551,7 +551,7 @@ pub async fn answer(
         Ok(answered) => answered,
         Err(refused) => return Err(refuse(unit, phone, &operation, refused).await?),
     };
-    super::devices::count(&mut unit, &mut device, answered.counter).await?;
+    super::devices::count(&mut unit, &mut device, answered.counter, answered.signed).await?;
     let at = unit.now;
     let actor = phone.actor();
     let device = device.id;

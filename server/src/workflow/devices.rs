@@ -17,6 +17,7 @@ use semilla_core::protocol::messages::Bind;
 use semilla_core::protocol::{messages, wire};
 use semilla_core::seal::Purpose;
 use semilla_core::secret::SecretText;
+use semilla_core::time::Timestamp;
 use semilla_core::token::Custody;
 use serde::Serialize;
 
@@ -47,8 +48,20 @@ pub async fn bound(unit: &mut Unit<'_>, phone: &Phone) -> Result<Device, Failure
 }
 
 /// Takes the counter of a verified message. One that does not rise means that there are two of
-/// this phone: it is suspended, what waits for it ends, and that is recorded (security 130).
-pub async fn count(unit: &mut Unit<'_>, device: &mut Device, seen: u64) -> Result<(), Failure> {
+/// this phone: it is suspended, what waits for it ends, and that is recorded (security 130). One
+/// that was `signed` before the database was restored may have counted already, in the time that
+/// it has forgotten (security 29).
+pub async fn count(
+    unit: &mut Unit<'_>,
+    device: &mut Device,
+    seen: u64,
+    signed: Timestamp,
+) -> Result<(), Failure> {
+    // Messages tell whole seconds.
+    if unit.app.restored.is_some_and(|restored| signed.seconds() < restored.seconds()) {
+        let detail = "Refused: signed before the bank was restored from a backup. Try again.";
+        return Err(Problem::new(ProblemType::SignatureInvalid, detail).into());
+    }
     let Err(error) = device.count(seen) else {
         unit.save(device);
         return Ok(());
@@ -326,7 +339,7 @@ pub async fn change_key(app: &App, phone: &Phone, text: &str) -> Result<Plan<Key
     }
     let change = messages::verify_key_change(text, &device.key, device.id, &app.issuer)
         .map_err(signature_invalid)?;
-    count(&mut unit, &mut device, change.ctr).await?;
+    count(&mut unit, &mut device, change.ctr, change.iat).await?;
     let new: PublicKey = change.new_key;
     if app.store.lookup(Scope::DeviceKey, &new.thumbprint()).await?.is_some() {
         return Err(Problem::new(

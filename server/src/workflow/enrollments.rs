@@ -243,7 +243,7 @@ pub async fn deliver(app: &App, phone: &Phone, text: &str) -> Result<Plan<wire::
             .into());
         }
     }
-    super::devices::count(&mut unit, &mut device, enroll.ctr).await?;
+    super::devices::count(&mut unit, &mut device, enroll.ctr, enroll.iat).await?;
     let token = super::tokens::token_of(&mut unit, company, enrollment.token).await?.record.token;
     let parameters = enrollment.parameters();
     let seed = Seed::generate(parameters.algorithm.key_length(), app.entropy.as_ref());
@@ -557,7 +557,7 @@ pub async fn rotate(
             problem_of(semilla_core::token::Refused::ProofMismatch, Some(&stored.record)).into()
         );
     }
-    super::devices::count(&mut unit, &mut device, request.ctr).await?;
+    super::devices::count(&mut unit, &mut device, request.ctr, request.iat).await?;
     let semilla_core::approval::Approvable::Rotate(cause) = proof.action() else {
         return Err(Problem::not_found().into());
     };

@@ -28,6 +28,8 @@ pub mod devices;
 pub mod effects;
 pub mod enrollments;
 pub mod people;
+pub mod restore;
+pub mod rewrap;
 pub mod tokens;
 pub mod trail;
 pub mod unit;
@@ -177,6 +179,8 @@ where
     F: Future<Output = Result<Plan<T>, Failure>>,
 {
     for _ in 0..ATTEMPTS_MAX {
+        // What is sealed in it is stored before the master key may change.
+        let _unit = app.keyring.unit().await;
         if let Some(key) = &key
             && let Some(answer) = answered_before(app, key).await?
         {

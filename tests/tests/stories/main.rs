@@ -30,3 +30,4 @@ mod sockets;
 mod stopping;
 mod tampering;
 mod tls;
+mod upkeep;

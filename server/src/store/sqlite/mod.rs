@@ -24,6 +24,7 @@ use super::{
     Attempt, AuditQuery, Batch, Check, Query, Row, Scope, Store, StoreError, Table, Topic, Verifier,
 };
 
+mod copy;
 mod pool;
 mod query;
 mod rows;
@@ -33,6 +34,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+
+pub use copy::{backup, check, look};
 
 /// Jobs that may wait for the writer; whoever hands in more waits for a place. Four transactions.
 const QUEUE: usize = 4 * writer::TOGETHER;
@@ -105,6 +108,11 @@ impl SqliteStore {
         Ok(Self::start(pool::shareable(writing), points, listings, Some(lock)))
     }
 
+    /// Whether a process holds the folder.
+    pub fn is_held(path: &Path) -> bool {
+        schema::is_held(path)
+    }
+
     /// A database that lives as long as this value. There is one connection, for which reads and
     /// writes take turns: for tests and simulations.
     ///
@@ -115,6 +123,29 @@ impl SqliteStore {
         let only = pool::shareable(schema::open_in_memory()?);
         let pool = || Pool::new(vec![Arc::clone(&only)]);
         Ok(Self::start(Arc::clone(&only), pool(), pool(), None))
+    }
+
+    /// A store that reads the file beside whoever holds it, and writes nothing.
+    fn to_be_read(file: &Path) -> Result<Self, StoreError> {
+        let readers = |count: usize| -> Result<Pool, StoreError> {
+            let opened = (0..count)
+                .map(|_| schema::open_to_read(file, Options::default()).map(pool::shareable));
+            Ok(Pool::new(opened.collect::<Result<_, _>>()?))
+        };
+        let (points, listings) = (readers(1)?, readers(1)?);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                health: Arc::new(Health::default()),
+                jobs: Mutex::new(None),
+                writer: Mutex::new(None),
+                points,
+                listings,
+                #[cfg(test)]
+                writing: Arc::new(Mutex::new(None)),
+            }),
+            topics: broadcast::Sender::new(1),
+            scans: Semaphore::new(SCANS),
+        })
     }
 
     fn start(
@@ -261,6 +292,19 @@ impl Store for SqliteStore {
         self.point(|connection| rows::verifier(connection, company, token))
     }
 
+    async fn verifiers(
+        &self,
+        after: Option<(CompanyId, TokenId)>,
+        limit: u32,
+    ) -> Result<Vec<(CompanyId, TokenId, Verifier)>, StoreError> {
+        self.listing(move |connection| rows::verifiers(connection, after, limit)).await
+    }
+
+    async fn sealed_under(&self, keys: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
+        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        self.listing(move |connection| rows::sealed_under(connection, &keys)).await
+    }
+
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<audit::Record>, StoreError> {
         let query = query.clone();
         self.listing(move |connection| query::audit(connection, &query)).await
@@ -284,6 +328,11 @@ impl Store for SqliteStore {
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<[Topic]>> {
         self.topics.subscribe()
+    }
+
+    fn backlog(&self) -> usize {
+        let jobs = locked(&self.shared.jobs);
+        jobs.as_ref().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
     }
 
     async fn close(&self) {

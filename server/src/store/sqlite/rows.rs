@@ -132,12 +132,14 @@ pub(super) fn verifier(
             statement.query_row(params![company.to_string(), token.to_string()], get).optional()
         })
         .map_err(unread(TABLE))?;
-    let Some((generation, open, sealed, parameters, last_step, failures, waits_until)) = found
-    else {
-        return Ok(None);
-    };
+    found.map(|found| read_verifier(found, &token.to_string())).transpose()
+}
+
+fn read_verifier(stored: StoredVerifier, token: &str) -> Result<Verifier, Stop> {
+    const TABLE: &str = "verifiers";
+    let (generation, open, sealed, parameters, last_step, failures, waits_until) = stored;
     let unreadable = |error: serde_json::Error| inconsistent(TABLE, format!("{token}: {error}"));
-    Ok(Some(Verifier {
+    Ok(Verifier {
         generation: counted(TABLE, generation)?,
         open,
         sealed: sealed.map(Sealed::from_stored),
@@ -147,7 +149,69 @@ pub(super) fn verifier(
             failures: counted(TABLE, failures)?,
             waits_until: waits_until.map(Timestamp::from_milliseconds),
         },
-    }))
+    })
+}
+
+/// What the verifier holds of all tokens, in order, behind `after`.
+pub(super) fn verifiers(
+    connection: &Connection,
+    after: Option<(CompanyId, TokenId)>,
+    limit: u32,
+) -> Result<Vec<(CompanyId, TokenId, Verifier)>, Stop> {
+    const TABLE: &str = "verifiers";
+    let sql = "SELECT generation, open, sealed, parameters, last_step, failures, waits_until,
+                      company, token
+               FROM verifiers WHERE (company, token) > (?1, ?2) ORDER BY company, token LIMIT ?3";
+    // No id is empty.
+    let after = after.map(|(company, token)| (company.to_string(), token.to_string()));
+    let (company, token) = after.unwrap_or_default();
+    type Keyed = (StoredVerifier, String, String);
+    let found: Vec<Keyed> = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            let get = |row: &rusqlite::Row<'_>| {
+                Ok((row.try_into()?, row.get("company")?, row.get("token")?))
+            };
+            statement.query_map(params![company, token, limit], get)?.collect()
+        })
+        .map_err(unread(TABLE))?;
+    let read = |(stored, company, token): Keyed| {
+        let verifier = read_verifier(stored, &token)?;
+        Ok((parsed(TABLE, &company)?, parsed(TABLE, &token)?, verifier))
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// The tables that hold something sealed under one of these keys, each with such a key. What is
+/// looked at is every text of every table, so that none has to be known here.
+pub(super) fn sealed_under(
+    connection: &Connection,
+    keys: &[String],
+) -> Result<Vec<(String, String)>, Stop> {
+    let tables = "SELECT tables.name, columns.name FROM sqlite_schema AS tables
+                  JOIN pragma_table_info(tables.name) AS columns
+                  WHERE tables.type = 'table' AND columns.name IN ('body', 'sealed')
+                    AND tables.name <> 'audit' ORDER BY 1, 2";
+    let tables: Vec<(String, String)> = connection
+        .prepare_cached(tables)
+        .and_then(|mut statement| statement.query_map([], |row| row.try_into())?.collect())
+        .map_err(unread("database"))?;
+    let mut found = Vec::new();
+    for (table, column) in &tables {
+        for key in keys {
+            // Within JSON a sealed text is a text of its own.
+            let (condition, text) = match column.as_str() {
+                "body" => ("instr(body, ?1) > 0", format!("\"{key}.")),
+                _ => ("substr(sealed, 1, length(?1)) = ?1", format!("{key}.")),
+            };
+            let sql = format!("SELECT 1 FROM {table} WHERE {condition} LIMIT 1");
+            let mut statement = connection.prepare_cached(&sql).map_err(unread("database"))?;
+            if statement.exists([text]).map_err(unread("database"))? {
+                found.push((table.clone(), key.clone()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The head of a chain; that of an empty one where there is none.

@@ -44,6 +44,12 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Whether a process holds the folder. Asked by a lock that others may share, for a moment.
+pub(super) fn is_held(folder: &Path) -> bool {
+    let shared = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
+    matches!(shared, Ok(Err(TryLockError::WouldBlock)))
+}
+
 /// Opens a file, made for this user alone if it is not there.
 fn private(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
@@ -140,7 +146,7 @@ fn number(connection: &Connection, sql: &str) -> Result<i64, StoreError> {
 
 /// Refuses databases of other programs, and of later versions of this one, before anything in them
 /// is changed.
-fn is_ours(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn is_ours(connection: &Connection) -> Result<(), StoreError> {
     let application = number(connection, "PRAGMA application_id")?;
     let version = number(connection, "PRAGMA user_version")?;
     let things = number(connection, "SELECT count(*) FROM sqlite_schema")?;
@@ -155,6 +161,18 @@ fn is_ours(connection: &Connection) -> Result<(), StoreError> {
         )));
     }
     Ok(())
+}
+
+/// Refuses databases whose tables are older: who only reads cannot bring them up to date.
+pub(super) fn is_of_this_version(connection: &Connection) -> Result<(), StoreError> {
+    let version = number(connection, "PRAGMA user_version")?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if version == known {
+        return Ok(());
+    }
+    Err(unavailable(format!(
+        "the database has version {version}, this program knows {known}: start the server once"
+    )))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -175,7 +193,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// Looks through the whole file for pages and rows that are not as SQLite left them.
-fn quick_check(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn quick_check(connection: &Connection) -> Result<(), StoreError> {
     let damaged = |what: String| StoreError::Inconsistent { table: "database", what };
     let said: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -185,7 +203,7 @@ fn quick_check(connection: &Connection) -> Result<(), StoreError> {
 
 /// Looks whether each chain ends with the record its head names (security 91, 109). What lies
 /// before is for whoever verifies the whole chain.
-fn chains_end_at_their_heads(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn chains_end_at_their_heads(connection: &Connection) -> Result<(), StoreError> {
     // `companies` steps from one company to the next through the key, without reading the chains.
     let sql = "
         WITH RECURSIVE companies (company) AS (

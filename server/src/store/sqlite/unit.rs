@@ -157,6 +157,14 @@ impl<'a> Unit<'a> {
                 Ok(())
             }
             Write::Verifier(company, token, change) => self.verifier(*company, *token, change),
+            Write::ForgetAttempts(company, up_to) => {
+                let sql = "DELETE FROM attempts WHERE company = ?1 AND sequence <= ?2";
+                let up_to = stored("attempts", *up_to)?;
+                self.connection
+                    .prepare_cached(sql)?
+                    .execute(params![company.to_string(), up_to])?;
+                Ok(())
+            }
         }
     }
 
@@ -219,6 +227,18 @@ impl<'a> Unit<'a> {
             VerifierChange::Close => {
                 let sql = "UPDATE verifiers SET open = 0 WHERE company = ?1 AND token = ?2";
                 self.connection.prepare_cached(sql)?.execute(params![company, token])?;
+                Ok(())
+            }
+            VerifierChange::Reseal { from, to } => {
+                let sql = "UPDATE verifiers SET sealed = ?4
+                           WHERE company = ?1 AND token = ?2 AND sealed = ?3";
+                self.hit(sql, params![company, token, from.as_str(), to.as_str()])
+            }
+            VerifierChange::Spend { up_to } => {
+                let sql = "UPDATE verifiers SET last_step = max(coalesce(last_step, ?3), ?3)
+                           WHERE company = ?1 AND token = ?2";
+                let step = stored("verifiers", *up_to)?;
+                self.connection.prepare_cached(sql)?.execute(params![company, token, step])?;
                 Ok(())
             }
             VerifierChange::Destroy => {
