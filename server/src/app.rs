@@ -16,9 +16,11 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, ClockWatch};
 use crate::keyring::Keys;
+use crate::metrics::Metrics;
 use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
 use crate::workflow::checkpoints::Checkpoints;
+use crate::workflow::retention::Forgetting;
 
 /// The operating system's generator.
 #[derive(Debug)]
@@ -93,6 +95,10 @@ pub struct App {
     pub failures: crate::workflow::codes::FailureWindow,
     /// Where checkpoints of the audit chains go, and how often.
     pub checkpoints: Checkpoints,
+    /// What is forgotten when.
+    pub forgetting: Forgetting,
+    /// What is counted and measured.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -113,6 +119,7 @@ impl App {
         F: Future<Output = Result<Option<T>, StoreError>>,
     {
         let deadline = tokio::time::Instant::now() + patience;
+        let _waits = (!patience.is_zero()).then(|| self.metrics.waits(topic));
         // Subscribed before the first look, so that nothing falls in between.
         let mut news = self.store.subscribe();
         loop {

@@ -140,6 +140,8 @@ pub(crate) fn options(config: &Config) -> Result<Start, Failed> {
     options.issuer = Some(config.issuer.as_str().to_owned());
     options.limits = config.limits();
     options.tls = config.tls();
+    options.metrics = config.metrics_listen.0;
+    options.retention = config.retention();
     options.alarm_failures_per_minute = config.alarm_failures_per_minute;
     options.program_limits = ProgramLimits {
         requests_per_second: config.requests_per_second,
@@ -191,7 +193,12 @@ pub(crate) async fn serve(
     let levels = logs::start(config.log_format, config.log_level)
         .map_err(|error| failed(INTERNAL)(&error))?;
     let running = start(Start { clock_confirmed, ..options(&config)? }).await?;
-    let ready = json!({"listening": running.address, "issuer": running.issuer()}).to_string();
+    let ready = json!({
+        "listening": running.address,
+        "issuer": running.issuer(),
+        "metrics": running.metrics_address,
+    })
+    .to_string();
     tracing::info!(address = %running.address, issuer = running.issuer(), "listening");
     if let Some(file) = ready_file {
         // Whole or not there: whoever waits for it reads it at once.

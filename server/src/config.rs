@@ -10,12 +10,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::http::{HeaderName, Uri};
 use semilla_core::seal::SealError;
 
 use crate::listener::Limits;
 use crate::listener::tls::Files;
+use crate::workflow::retention::Retention;
 
 pub mod master_key;
 
@@ -65,6 +67,17 @@ settings! {
     /// The file with the private key of that certificate, as PEM. Others than its owner and its
     /// group may not read it.
     tls_key_file: OptionalPath = "";
+    /// The address at which metrics are served to Prometheus, at `/metrics`; empty serves none. On
+    /// another address than one of this machine they are served over the same TLS.
+    metrics_listen: OptionalAddress = "";
+    /// For how many days operations and enrollments that have ended are kept, and the receipts of
+    /// them; 0 is for good. The audit trail is never shortened.
+    keep_operations_days: u32 = "365";
+    /// For how many days each single attempt of a code is kept; 0 is for good. What stays of it is
+    /// the audit's record over the attempts of one moment, with their number and their hash.
+    keep_attempts_days: u32 = "730";
+    /// For how many hours the answer to an Idempotency-Key is given again.
+    keep_answers_hours: u32 = "24";
     /// The form of the log: `json`, or `text` for people.
     log_format: LogFormat = "json";
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
@@ -235,6 +248,20 @@ impl Readable for OptionalPath {
     }
 }
 
+/// An address to listen on, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionalAddress(pub Option<SocketAddr>);
+
+impl Readable for OptionalAddress {
+    const QUOTED: bool = true;
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        SocketAddr::read(text).map(|address| Self(Some(address)))
+    }
+}
+
 /// A header's name, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddressHeader(pub Option<HeaderName>);
@@ -397,6 +424,15 @@ impl Config {
                 self.issuer.as_str()
             )));
         }
+        if let Some(address) = self.metrics_listen.0
+            && !tls
+            && !address.ip().is_loopback()
+        {
+            return Err(ConfigError::Unsafe(format!(
+                "metrics_listen = \"{address}\" would answer others in clear text. Listen on 127.0.0.1, or set \
+                 tls_certificate_file and tls_key_file."
+            )));
+        }
         if !tls && !self.behind_tls_proxy && !self.listen.ip().is_loopback() {
             return Err(ConfigError::Unsafe(format!(
                 "listen = \"{}\" would answer others in clear text. Listen on 127.0.0.1, set \
@@ -451,6 +487,18 @@ impl Config {
         let (certificate, key) = (&self.tls_certificate_file.0, &self.tls_key_file.0);
         let (Some(certificate), Some(key)) = (certificate, key) else { return None };
         Some(Files { certificate: self.folder.join(certificate), key: self.folder.join(key) })
+    }
+
+    /// For how long things are kept.
+    pub fn retention(&self) -> Retention {
+        let days =
+            |count: u32| (count > 0).then(|| Duration::from_secs(u64::from(count) * 24 * 3600));
+        let answers = Duration::from_secs(u64::from(self.keep_answers_hours) * 3600);
+        Retention {
+            operations: days(self.keep_operations_days),
+            attempts: days(self.keep_attempts_days),
+            answers,
+        }
     }
 
     /// What a client may take of the server.
@@ -574,6 +622,7 @@ mod tests {
             "issuer = \"http://tokens.example\"",
             "tls_certificate_file = \"a\"",
             "tls_key_file = \"a\"",
+            "metrics_listen = \"0.0.0.0:9100\"",
             "tls_certificate_file = \"a\"\ntls_key_file = \"b\"",
         ] {
             refused(text);

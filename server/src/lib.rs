@@ -9,6 +9,7 @@ pub mod http;
 pub mod keyring;
 pub mod listener;
 pub mod logs;
+pub mod metrics;
 pub mod proof;
 pub mod records;
 pub mod serve;

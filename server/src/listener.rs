@@ -17,12 +17,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use crate::metrics;
 
 pub mod certificate;
 mod gate;
@@ -56,6 +59,8 @@ pub struct Limits {
     /// last entry counts, which the proxy itself has written. `None` where there is no proxy: then
     /// no header is believed.
     pub client_address_header: Option<HeaderName>,
+    /// Counts the connections that are open.
+    pub open: Gauge,
 }
 
 impl Default for Limits {
@@ -69,6 +74,7 @@ impl Default for Limits {
             write_time: Duration::from_secs(30),
             drain_time: Duration::from_secs(10),
             client_address_header: None,
+            open: Gauge::default(),
         }
     }
 }
@@ -105,7 +111,7 @@ pub async fn serve(
         let (tls, router) = (tls.clone(), router.clone());
         let (stopping, limits) = (stopping.clone(), limits.clone());
         connections.spawn(async move {
-            let _held = (place, held);
+            let _held = (place, held, metrics::held(&limits.open));
             let Some(tls) = tls else {
                 return connection(stream, address, router, stopping, limits).await;
             };

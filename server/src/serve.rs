@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
 use ring::rand::SystemRandom;
 use semilla_core::audit::{Actor, Draft};
 use semilla_core::entropy::Entropy;
@@ -21,10 +24,12 @@ use crate::clock::{Clock, ClockWatch, SystemClock};
 use crate::config::master_key;
 use crate::listener::tls::{Files, Stamp, Tls, TlsError};
 use crate::listener::{self, Limits};
+use crate::metrics::Metrics;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditQuery, Batch, Store, StoreError};
 use crate::workflow::checkpoints::Checkpoints;
 use crate::workflow::codes::FailureWindow;
+use crate::workflow::retention::Retention;
 use crate::workflow::{chores, restore, rewrap};
 
 /// How often what is due is done, at most. Nothing waits for it: see [`chores`].
@@ -54,6 +59,10 @@ pub struct Start {
     pub entropy: Arc<dyn Entropy>,
     /// What clients may take of it.
     pub limits: Limits,
+    /// Where metrics are served; none serves none.
+    pub metrics: Option<SocketAddr>,
+    /// For how long things are kept.
+    pub retention: Retention,
     /// The files with the certificate and its key, where it speaks TLS itself.
     pub tls: Option<Files>,
     /// How many failed codes within a minute, over all companies, raise the alarm.
@@ -82,6 +91,8 @@ impl Start {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::default()),
             limits: Limits::default(),
+            metrics: None,
+            retention: Retention::default(),
             tls: None,
             alarm_failures_per_minute: 500,
             clock_confirmed: false,
@@ -120,7 +131,10 @@ pub struct Running {
     pub address: SocketAddr,
     /// What it works with.
     pub app: Arc<App>,
+    /// Where metrics are served.
+    pub metrics_address: Option<SocketAddr>,
     serving: JoinHandle<usize>,
+    measuring: Option<JoinHandle<usize>>,
     chores: JoinHandle<()>,
     watching: JoinHandle<()>,
     rewrapping: JoinHandle<()>,
@@ -145,6 +159,9 @@ impl Running {
         let cut = self.serving.await.unwrap_or_default();
         // A chore that was being done is done to its end.
         let _ = self.chores.await;
+        if let Some(measuring) = self.measuring {
+            let _ = measuring.await;
+        }
         let _ = self.watching.await;
         let _ = self.rewrapping.await;
         self.app.store.close().await;
@@ -191,6 +208,8 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
         alarm_failures_per_minute: start.alarm_failures_per_minute,
         program_limits: start.program_limits,
         failures: FailureWindow::default(),
+        forgetting: start.retention.into(),
+        metrics: Metrics::default(),
         checkpoints: Checkpoints::new(start.checkpoint_file.clone(), start.checkpoint_interval),
     })
 }
@@ -213,19 +232,67 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let listen = |error| StartError::Listen { address: start.listen, error };
     let listener = TcpListener::bind(start.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let metrics = match start.metrics {
+        Some(address) => {
+            let listen = |error| StartError::Listen { address, error };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            let address = listener.local_addr().map_err(listen)?;
+            Some((listener, address))
+        }
+        None => None,
+    };
     let tls = start.tls.take().map(Tls::open).transpose()?.map(Arc::new);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let issuer = start.issuer.take().unwrap_or_else(|| format!("{scheme}://{address}"));
     let app = Arc::new(open(&mut start, issuer).await?);
     let router = crate::http::router(Arc::clone(&app));
+    start.limits.open = app.metrics.connections.clone();
     let serving =
         listener::serve(listener, tls.clone(), router, app.stopping.clone(), start.limits);
     let serving = tokio::spawn(serving);
+    let (metrics_address, measuring) = match metrics {
+        Some((listener, address)) => {
+            // In clear it is served to this machine alone, or to a proxy's side.
+            let served = tls.clone();
+            let tls = tls.clone().filter(|_| !address.ip().is_loopback());
+            let router = measured(Arc::clone(&app), served);
+            let limits = Limits { connections: 64, ..Limits::default() };
+            let serving = listener::serve(listener, tls, router, app.stopping.clone(), limits);
+            (Some(address), Some(tokio::spawn(serving)))
+        }
+        None => (None, None),
+    };
     let files = Arc::new(Watched::new(tls, start.key_file.take()));
     let watching = tokio::spawn(watch(Arc::clone(&app), Arc::clone(&files)));
     let rewrapping = tokio::spawn(rewrap_after_changes(Arc::clone(&app)));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
-    Ok(Running { address, app, serving, chores, watching, rewrapping, files })
+    Ok(Running {
+        address,
+        metrics_address,
+        app,
+        serving,
+        measuring,
+        chores,
+        watching,
+        rewrapping,
+        files,
+    })
+}
+
+/// What serves `GET /metrics`, and nothing else.
+fn measured(app: Arc<App>, tls: Option<Arc<Tls>>) -> Router {
+    Router::new().route(
+        "/metrics",
+        get(move || {
+            let metrics = &app.metrics;
+            metrics.backlog.set(i64::try_from(app.store.backlog()).unwrap_or(i64::MAX));
+            metrics.clock_doubted.set(app.clock_watch.is_doubted().into());
+            let expires = tls.as_ref().map_or(0, |tls| tls.expires().milliseconds() / 1000);
+            metrics.certificate_expires.set(expires);
+            let text = metrics.text();
+            async move { ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], text) }
+        }),
+    )
 }
 
 /// The files that may change while the server runs.

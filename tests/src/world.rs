@@ -16,6 +16,7 @@ use semilla_server::app::{ProgramLimits, SystemEntropy};
 use semilla_server::clock::{Clock, ManualClock};
 use semilla_server::serve::{Running, Start, start};
 use semilla_server::workflow::people::NewUser;
+use semilla_server::workflow::retention::Retention;
 use semilla_server::workflow::{act, bootstrap};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub alarm_failures_per_minute: u32,
     /// Somebody says that the clock is right: nobody does.
     pub clock_confirmed: bool,
+    /// For how long things are kept: for good, and answers for a day.
+    pub retention: Retention,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
             alarm_failures_per_minute: 500,
             clock_confirmed: false,
+            retention: Retention::default(),
         }
     }
 }
@@ -313,6 +317,7 @@ async fn launch(
     options.clock_confirmed = settings.clock_confirmed;
     options.program_limits = settings.program_limits;
     options.alarm_failures_per_minute = settings.alarm_failures_per_minute;
+    options.retention = settings.retention;
     options.checkpoint_file = Some(checkpoints);
     options.clock = Arc::clone(clock) as Arc<dyn Clock>;
     if let Some(listen) = listen {

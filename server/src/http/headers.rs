@@ -61,6 +61,13 @@ pub(super) async fn outermost(
         Some(refused) => refused,
     };
     let who = response.extensions_mut().remove::<Who>();
+    let pattern = route.as_ref().map(MatchedPath::as_str);
+    edge.app.metrics.answered(
+        method.as_str(),
+        pattern,
+        response.status().as_u16(),
+        begun.elapsed(),
+    );
     tracing::info!(
         id,
         %method,

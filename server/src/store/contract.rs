@@ -46,6 +46,11 @@ macro_rules! holds {
             attempts_count_before_there_is_a_seed
             an_attempt_that_changes_nothing_is_recorded
             the_attempts_of_a_record_are_those_it_was_hashed_over
+            attempts_are_forgotten_up_to_a_record_and_the_records_stay
+            all_verifiers_are_listed_in_order_page_by_page
+            a_seed_is_sealed_anew_only_where_it_is_the_one_that_was_read
+            security_29_steps_are_spent_and_never_given_back
+            security_94_what_is_sealed_under_a_key_is_found_in_whatever_table
             security_91_chains_have_no_gap_under_concurrent_batches
             audit_records_are_chosen_by_token_kind_and_place
             pages_hold_every_row_once_in_order_both_ways
@@ -486,6 +491,91 @@ pub(crate) async fn a_new_generation_forgives_failures_and_never_gives_a_step_ba
         };
         assert_eq!(held(store, 1).await, expected);
     }
+}
+
+pub(crate) async fn all_verifiers_are_listed_in_order_page_by_page(store: &dyn Store) {
+    for n in [3, 1, 2] {
+        write(store, open(n, 10)).await;
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.verifiers(after, 2).await.expect("read");
+        let Some((company, token, _)) = page.last() else { break };
+        after = Some((*company, *token));
+        found.extend(page);
+    }
+    let mut ids = [id(1), id(2), id(3)];
+    ids.sort_unstable_by_key(ToString::to_string);
+    assert_eq!(found.iter().map(|(_, token, _)| *token).collect::<Vec<_>>(), ids);
+    let (company, token, verifier) = &found[0];
+    assert_eq!(store.verifier(*company, *token).await.expect("read").as_ref(), Some(verifier));
+}
+
+pub(crate) async fn a_seed_is_sealed_anew_only_where_it_is_the_one_that_was_read(
+    store: &dyn Store,
+) {
+    write(store, open(1, 10)).await;
+    let before = held(store, 1).await;
+    let from = before.sealed.clone().expect("a seed");
+    let to = Sealed::from_stored("new.nonce.text".to_owned());
+    let reseal = |from: &Sealed, to: &Sealed| {
+        let change = VerifierChange::Reseal { from: from.clone(), to: to.clone() };
+        Write::Verifier(company(), id(1), change)
+    };
+    write(store, reseal(&from, &to)).await;
+    assert_eq!(held(store, 1).await, Verifier { sealed: Some(to.clone()), ..before });
+    refuse(store, reseal(&from, &to)).await;
+    write(store, Write::Verifier(company(), id(1), VerifierChange::Destroy)).await;
+    refuse(store, reseal(&to, &from)).await;
+}
+
+pub(crate) async fn security_29_steps_are_spent_and_never_given_back(store: &dyn Store) {
+    write(store, open(1, 10)).await;
+    let before = held(store, 1).await;
+    for (up_to, last) in [(20, 20), (15, 20), (21, 21)] {
+        write(store, Write::Verifier(company(), id(1), VerifierChange::Spend { up_to })).await;
+        let after = held(store, 1).await;
+        assert_eq!(after.counters.last_step, Some(Step(last)));
+        assert_eq!((after.open, &after.sealed), (before.open, &before.sealed));
+    }
+    assert_eq!(store.check(check(1, 21)).await.expect("judged").outcome, "used");
+    assert_eq!(store.check(check(1, 22)).await.expect("judged").outcome, "accepted");
+    // A token that never had a seed has no codes.
+    write(store, Write::Verifier(company(), id(2), VerifierChange::Spend { up_to: 9 })).await;
+    assert_eq!(store.verifier(company(), id(2)).await.expect("read"), None);
+}
+
+pub(crate) async fn security_94_what_is_sealed_under_a_key_is_found_in_whatever_table(
+    store: &dyn Store,
+) {
+    let found = |keys: &'static [&'static str]| async move {
+        store.sealed_under(keys).await.expect("read")
+    };
+    assert_eq!(found(&["key", "k"]).await, []);
+    write(store, open(1, 10)).await;
+    assert_eq!(found(&["key", "k"]).await, [("verifiers".to_owned(), "key".to_owned())]);
+    let row = lease("a", 1, r#"{"inner":{"seal":"k.nonce.text"}}"#);
+    write(store, Write::Insert(&LEASES, row)).await;
+    let both = [(LEASES.name, "k"), ("verifiers", "key")];
+    let both = both.map(|(table, key)| (table.to_owned(), key.to_owned()));
+    assert_eq!(found(&["key", "k"]).await, both);
+    assert_eq!(found(&["nonce", "ke"]).await, []);
+}
+
+pub(crate) async fn attempts_are_forgotten_up_to_a_record_and_the_records_stay(store: &dyn Store) {
+    write(store, open(1, 10)).await;
+    for step in [11, 12, 13] {
+        store.check(check(1, step)).await.expect("judged");
+    }
+    let all = AuditQuery { company: company(), after: 0, token: None, kind: None, limit: 100 };
+    let records = store.audit(&all).await.expect("read");
+    let last = records.last().expect("a record").sequence;
+    write(store, Write::ForgetAttempts(company(), last - 1)).await;
+    for record in &records {
+        let left = store.attempts(company(), record.sequence).await.expect("read").len();
+        assert_eq!(left, usize::from(record.sequence == last), "{}", record.sequence);
+    }
+    assert_eq!(store.audit(&all).await.expect("read"), records);
 }
 
 pub(crate) async fn security_25_of_many_checks_of_one_code_one_is_accepted(store: &dyn Store) {

@@ -27,6 +27,7 @@ pub async fn run(app: &Arc<App>) -> Result<usize, Failure> {
     loop {
         let now =
             expire_operations(app).await? + expire_enrollments(app).await? + forget(app).await?;
+        let now = now + super::retention::run(app).await?;
         if now == 0 || app.stopping.is_cancelled() {
             return Ok(done + super::checkpoints::run(app).await?);
         }

@@ -177,6 +177,7 @@ pub async fn attempt(
         judge: Box::new(move |verifier| rule.judge(verifier)),
     };
     let attempt = app.store.check(check).await?;
+    app.metrics.tried(&attempt.outcome);
     let tried = read_outcome(&attempt.outcome);
     if let Some(token) = by.token {
         follow_up(app, by.company.id, token, &lockout, &attempt).await?;
@@ -321,6 +322,7 @@ async fn follow_up(
     };
     let draft = match attempt.outcome.as_str() {
         "wrong" | "used" if failures >= lockout.block_at => {
+            app.metrics.locked("blocked");
             let app_of_task = Arc::clone(app);
             let blocked = act(app, None, move |_| {
                 let app = Arc::clone(&app_of_task);
@@ -341,7 +343,10 @@ async fn follow_up(
                 Err(error) => Err(error),
             };
         }
-        "wrong" | "used" if failures == lockout.wait_from => tell("otp.waiting_began"),
+        "wrong" | "used" if failures == lockout.wait_from => {
+            app.metrics.locked("waiting");
+            tell("otp.waiting_began")
+        }
         "wrong" | "used" if failures + 5 == lockout.block_at => tell("otp.block_is_near"),
         "accepted" if failures >= lockout.wait_from => tell("otp.accepted_after_failures"),
         "unreadable" => tell("otp.seed_unreadable"),

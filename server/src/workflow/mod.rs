@@ -15,6 +15,7 @@ use semilla_core::seal::Purpose;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
+use crate::metrics;
 use crate::records::IdempotentAnswer;
 use crate::store::{Batch, Records, StoreError};
 
@@ -29,6 +30,7 @@ pub mod effects;
 pub mod enrollments;
 pub mod people;
 pub mod restore;
+pub mod retention;
 pub mod rewrap;
 pub mod tokens;
 pub mod trail;
@@ -70,9 +72,6 @@ impl From<StoreError> for Failure {
 
 /// How many times a plan is made anew before its caller is told to come back.
 const ATTEMPTS_MAX: usize = 16;
-
-/// How long the answer to an idempotency key is kept, in seconds: 24 hours.
-const IDEMPOTENCY_SECONDS: u64 = 24 * 3600;
 
 /// An answer as it goes over the wire, so that it can be given again byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,19 +187,29 @@ where
         }
         let Plan { mut batch, answer: view } = match plan(Arc::clone(app)).await {
             Ok(plan) => plan,
-            Err(Failure::Recorded(problem, batch)) => match app.store.commit(*batch).await {
-                Ok(()) => return Err(Failure::Refused(problem)),
-                Err(StoreError::Conflict) => continue,
-                Err(error) => return Err(error.into()),
-            },
+            Err(Failure::Recorded(problem, batch)) => {
+                let ends = metrics::ends(&batch);
+                match app.store.commit(*batch).await {
+                    Ok(()) => {
+                        app.metrics.ended(ends);
+                        return Err(Failure::Refused(problem));
+                    }
+                    Err(StoreError::Conflict) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Err(failure) => return Err(failure),
         };
         let answer = Answer::of(&view);
         if let Some(key) = &key {
             remember(app, key, &answer, &mut batch);
         }
+        let ends = metrics::ends(&batch);
         match app.store.commit(batch).await {
-            Ok(()) => return Ok(Acted::Done(view, answer)),
+            Ok(()) => {
+                app.metrics.ended(ends);
+                return Ok(Acted::Done(view, answer));
+            }
             Err(StoreError::Conflict) => {}
             Err(error) => return Err(error.into()),
         }
@@ -261,7 +270,7 @@ fn remember(app: &App, key: &IdempotencyKey, answer: &Answer, batch: &mut Batch)
         key: name,
         request: hmac(app, &[b"request", &key.request]),
         answer: app.keyring.seal(&plain, &purpose, app.entropy.as_ref()),
-        expires: app.now().plus(std::time::Duration::from_secs(IDEMPOTENCY_SECONDS)),
+        expires: app.now().plus(app.forgetting.after.answers),
     };
     batch.insert(&record);
 }

@@ -68,13 +68,14 @@ fn view(record: Record) -> Result<RecordView, Failure> {
 }
 
 /// Reads every chain of a database from its beginning. `see` is handed each record, with the text
-/// of the checks of codes it was made over, where it is one of those.
+/// of the checks of codes it was made over, where it is one of those and they are still kept.
 async fn each_record<E: From<StoreError>>(
     store: &dyn Store,
     mut see: impl FnMut(&Record, Option<String>) -> Result<(), E>,
 ) -> Result<(), E> {
     for company in store.audit_chains().await? {
         let mut after = 0;
+        let forgotten = super::retention::forgotten_up_to(store, company).await?;
         loop {
             let query = AuditQuery { company, after, token: None, kind: None, limit: 1000 };
             let records = store.audit(&query).await?;
@@ -82,6 +83,7 @@ async fn each_record<E: From<StoreError>>(
             after = last.sequence;
             for record in &records {
                 let attempts = match is_of_attempts(&record.body) {
+                    true if record.sequence <= forgotten => None,
                     true => Some(store.attempts(company, record.sequence).await?),
                     false => None,
                 };

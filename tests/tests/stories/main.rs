@@ -21,6 +21,7 @@ mod forgeries;
 mod input;
 mod lifecycle;
 mod listing;
+mod operations;
 mod phones;
 mod policies;
 mod receipts;
