@@ -171,8 +171,17 @@ fn lock_down() -> std::io::Result<()> {
 async fn reload(path: &Path, running: &Running, levels: &Levels) {
     match Config::load(path) {
         Ok(config) => {
+            let level = config.log_level.name();
+            let tell = || tracing::info!(log_level = level, "the configuration was read again");
+            // At whichever of the two levels it is heard.
+            let heard_before = tracing::enabled!(tracing::Level::INFO);
+            if heard_before {
+                tell();
+            }
             levels.set(config.log_level);
-            tracing::info!(log_level = config.log_level.name(), "the configuration was read again");
+            if !heard_before {
+                tell();
+            }
         }
         Err(error) => {
             tracing::warn!(%error, "the configuration does not read: nothing of it changed")

@@ -99,6 +99,10 @@ impl Default for Metrics {
             certificate_expires: Gauge::default(),
             registry: Registry::default(),
         };
+        // Shown before anybody has waited.
+        for what in ["phone", "operation", "audit"] {
+            metrics.waiting.get_or_create(&Waiting { r#for: what.to_owned() }).set(0);
+        }
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         let requests = "Requests, by route and status";

@@ -150,7 +150,11 @@ pub async fn run(app: &Arc<App>) -> Result<State, Failure> {
         let renewed = seeds(app, &with).await? + rows(app, &with).await?;
         state.rewrapped += renewed;
         if renewed == 0 {
-            if app.store.sealed_under(&ring.ids().skip(1).collect::<Vec<_>>()).await?.is_empty() {
+            let older: Vec<_> = ring.ids().skip(1).collect();
+            let left = app.store.sealed_under(&older).await?;
+            if let Some((table, _)) = left.first() {
+                tracing::warn!(table, "something is left under an older key");
+            } else {
                 state.done = true;
                 let draft = draft(app, "key.rotated").with("key", &key);
                 tell(app, &state, Some(draft.with("rewrapped", state.rewrapped))).await?;

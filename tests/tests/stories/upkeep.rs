@@ -188,6 +188,8 @@ async fn security_29_a_message_that_a_phone_signed_before_a_restore_does_not_cou
     let path = format!("/device/v1/tokens/{token}/rotate");
     let answer = raw.send_signed(&path, message.clone()).await.expect("answered");
     assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    // Messages tell whole seconds: the restore is in another one.
+    branch.start_after(2);
     branch.stop();
     assert!(restore(&branch.home, &copy).0);
     branch.start_after(0);
