@@ -388,7 +388,7 @@ async fn the_doctor_finds_all_well_and_each_thing_that_is_not() {
     };
     let health = |found: &Value, what: &str| -> String {
         let all = found["findings"].as_array().expect("findings").iter();
-        let one = all.filter(|finding| finding["what"] == what).last().expect(what);
+        let one = all.rev().find(|finding| finding["what"] == what).expect(what);
         let (health, to_do) = (one["health"].as_str().expect("health"), &one["to_do"]);
         assert_eq!(
             health == "well",
