@@ -4,11 +4,15 @@
 
 pub mod asking;
 pub mod bad;
+pub mod bank;
 pub mod binding;
 pub mod bodies;
 pub mod branch;
 pub mod canary;
+pub mod faults;
 pub mod http;
+pub mod invariants;
+pub mod memory;
 pub mod people;
 pub mod places;
 pub mod process;

@@ -45,6 +45,8 @@ pub struct Home {
     pub ahead: u64,
     /// What its environment holds besides, from its next start on.
     pub environment: Vec<(&'static str, String)>,
+    /// What is run in the place of `semilla`, with its first arguments; empty for `semilla`.
+    pub program: Vec<String>,
 }
 
 impl Home {
@@ -60,7 +62,7 @@ impl Home {
         // phones pin.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
-        Self { folder, credentials, port, authority: None, ahead: 0, environment: Vec::new() }
+        Self { folder, credentials, port, authority: None, ahead: 0, environment: Vec::new(), program: Vec::new() }
     }
 
     /// The same, speaking TLS with a certificate of an authority of its own.
@@ -115,17 +117,19 @@ impl Home {
 
     /// The clock and the address that the server has.
     fn environment(&self, command: &mut Command) {
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if self.ahead > 0 {
+            let is_loaded = |(name, _): &&(&str, String)| *name == "LD_PRELOAD";
+            let loaded = self.environment.iter().find(is_loaded).map(|(_, path)| path.as_str());
             // The clock alone: what the system measures time with stays what it is.
             command
-                .env("LD_PRELOAD", FAKETIME)
+                .env("LD_PRELOAD", [FAKETIME, loaded.unwrap_or_default()].join(":"))
                 .env("FAKETIME", format!("+{}s", self.ahead))
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         command
             .env("SEMILLA_LISTEN", format!("127.0.0.1:{}", self.port))
-            .env("SEMILLA_ISSUER", self.base())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+            .env("SEMILLA_ISSUER", self.base());
     }
 
     /// The folder that `init` filled.
@@ -181,7 +185,8 @@ impl Home {
 
     /// Starts the server without waiting for it.
     pub fn start(&self) -> Child {
-        let mut command = Command::new(semilla());
+        let mut command = Command::new(self.program.first().map_or_else(semilla, PathBuf::from));
+        command.args(self.program.iter().skip(1));
         self.environment(&mut command);
         command
             .args(["serve", "--config"])

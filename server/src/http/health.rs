@@ -15,7 +15,7 @@ use super::problem::ApiError;
 use super::respond::{Answered, shown};
 use crate::app::App;
 use crate::records::Setting;
-use crate::store::Records;
+use crate::store::{Batch, Records};
 use crate::workflow::View;
 
 /// How long the store may take to show that it answers.
@@ -65,16 +65,30 @@ pub(super) async fn alive() -> axum::Json<Health> {
 }
 
 /// `GET /readyz`: the server can do its work (security 121). What it needs for a code is what is
-/// tried: the store reads a row, and what is sealed in it opens. Send it nothing where this fails.
+/// tried: the store reads a row, what is sealed in it opens, and attempts can be counted. Send it
+/// nothing where this fails.
 pub(super) async fn ready(State(edge): State<Arc<Edge>>) -> Answered<Health> {
     if edge.app.stopping.is_cancelled() {
         return Err(Problem::new(ProblemType::Unavailable, "The server is stopping.").into());
     }
-    match tokio::time::timeout(READY_TIME, opens_a_key(&edge.app)).await {
+    match tokio::time::timeout(READY_TIME, can_work(&edge.app)).await {
         Ok(Ok(())) => shown(Ok(Health { status: "ready" })),
         Ok(Err(why)) => Err(ApiError::unavailable(format!("not ready: {why}"))),
         Err(_) => Err(ApiError::unavailable("not ready: the store does not answer")),
     }
+}
+
+async fn can_work(app: &App) -> Result<(), String> {
+    opens_a_key(app).await?;
+    // Only where the last change failed: nobody outside may have this server write as he pleases.
+    if app.store.cannot_write() { writes_something(app).await } else { Ok(()) }
+}
+
+/// Tries whether there is room again, which nobody else would while nothing is sent here.
+async fn writes_something(app: &App) -> Result<(), String> {
+    let mut batch = Batch::default();
+    batch.put(&Setting { name: "ready".to_owned(), value: app.now().milliseconds().to_string() });
+    app.store.commit(batch).await.map_err(|error| error.to_string())
 }
 
 /// Reads the server's signing key as `app::server_keys` keeps it, and opens its seal.

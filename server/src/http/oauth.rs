@@ -250,18 +250,18 @@ pub(super) async fn token(
     let claimed = Claimed::read(&parts.headers, &mut asked)?;
     // Before the assertion is used up: whoever only lacks a nonce comes again with the same one.
     let proof = proof(&edge, &parts.headers)?;
-    // In its own task: what was refused is recorded also where the client does not wait for it.
-    let begun = Arc::clone(&edge);
+    // In its own task: what was refused is recorded, and what was taken is given back, also where
+    // the client does not wait for it.
     let task = tokio::spawn(async move {
-        let (client, used) =
-            authenticate(&begun, claimed, asked.client_id.as_deref(), peer).await?;
-        issue(&begun, &client, &asked, used, proof).await
+        let (client, used) = authenticate(&edge, claimed, asked.client_id.as_deref(), peer).await?;
+        let granted = issue(&edge, &client, &asked, used, proof).await?;
+        if let Some(from) = from {
+            edge.attempts.by_network.give_back(&from);
+        }
+        Ok::<_, Refusal>(granted)
     });
     let granted =
         task.await.map_err(|_| Refusal::Other(ApiError::internal("/token panicked")))??;
-    if let Some(from) = from {
-        edge.attempts.by_network.give_back(&from);
-    }
     // RFC 6749 section 5.1 wants both.
     Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)))
 }

@@ -419,6 +419,9 @@ pub trait Store: Send + Sync {
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<[Topic]>>;
     /// How many changes were handed in and are not yet durable.
     fn backlog(&self) -> usize;
+    /// Whether the last change could not be kept, for want of room or of a disk that works. The
+    /// next one that can be ends it.
+    fn cannot_write(&self) -> bool;
     /// Finishes what was handed in and closes.
     async fn close(&self);
 }

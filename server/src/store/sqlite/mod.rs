@@ -335,6 +335,10 @@ impl Store for SqliteStore {
         jobs.as_ref().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
     }
 
+    fn cannot_write(&self) -> bool {
+        self.shared.health.cannot_write()
+    }
+
     async fn close(&self) {
         let shared = Arc::clone(&self.shared);
         // Fails only where closing panicked or the runtime itself is ending.

@@ -2,7 +2,7 @@
 //! connection is held for one read, or by the writer for one transaction, and nothing else is
 //! held meanwhile.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -72,12 +72,24 @@ impl Pool {
 #[derive(Default)]
 pub(super) struct Health {
     failure: OnceLock<String>,
+    /// Whether the last transaction that would have written something did not happen.
+    cannot_write: AtomicBool,
 }
 
 impl Health {
     /// Why not, where it cannot.
     pub(super) fn failed(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
+    }
+
+    /// Whether the last change could not be written.
+    pub(super) fn cannot_write(&self) -> bool {
+        self.failed().is_some() || self.cannot_write.load(Ordering::Relaxed)
+    }
+
+    /// Something was written, or could not be.
+    pub(super) fn wrote(&self, done: bool) {
+        self.cannot_write.store(!done, Ordering::Relaxed);
     }
 
     /// Refuses everything once it cannot.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::pool::{Health, Shareable, closed};
@@ -95,8 +95,13 @@ impl Writer {
         if let Err(failed) = self.health.usable() {
             return refuse(jobs, &failed.to_string());
         }
+        let before = connection.total_changes();
         match together(connection, statements, &jobs) {
             Ok((outcomes, topics)) => {
+                // A transaction in which everything was refused has tried nothing.
+                if connection.total_changes() > before {
+                    self.health.wrote(true);
+                }
                 // Told before the answers, so that whoever has an answer has been told.
                 if !topics.is_empty() {
                     // Fails only where nobody listens.
@@ -113,6 +118,9 @@ impl Writer {
                     Failure::Uncommitted(error) => (error, true),
                 };
                 self.health.note(&error, durably);
+                if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+                    self.health.wrote(false);
+                }
                 if durably || jobs.len() == 1 || self.health.failed().is_some() {
                     return fail(jobs, &error);
                 }
@@ -178,7 +186,7 @@ fn refuse(jobs: Vec<Job>, why: &str) {
 /// Answers jobs whose transaction did not happen. One that broke a rule of the tables was wrong
 /// itself; everything else is the database's.
 fn fail(jobs: Vec<Job>, error: &rusqlite::Error) {
-    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+    if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
         return refuse(jobs, &error.to_string());
     }
     for job in jobs {
