@@ -13,13 +13,15 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// A secret of bytes, such as a seed: raw, hexadecimal in both cases, base32, base64,
-    /// base64url.
+    /// A secret of bytes, such as a seed: raw, hexadecimal in both cases, percent-encoded, base32,
+    /// base64, base64url.
     pub fn bytes(name: &str, secret: &[u8]) -> Self {
         assert!(secret.len() >= 4, "{name} would be found by chance");
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let base32 = base32(secret);
+        let percent: String = secret.iter().map(|byte| format!("%{byte:02X}")).collect();
         let mut needles = vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
+        needles.extend([percent_encoded(secret), percent.to_lowercase(), percent].map(Into::into));
         needles.push(base32.to_lowercase().into_bytes());
         needles.push(base32.into_bytes());
         // Without what depends on the bytes that follow, so that a secret within a longer text
@@ -81,6 +83,15 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     }
 }
 
+/// As in an address: letters, digits and four marks stay what they are (RFC 3986 section 2.3).
+fn percent_encoded(bytes: &[u8]) -> String {
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: &u8| {
+        if stays(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    bytes.iter().map(encode).collect()
+}
+
 fn base32(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let (mut text, mut held, mut bits) = (String::new(), 0_u32, 0);
@@ -120,6 +131,8 @@ mod tests {
             base32(secret).into_bytes(),
             STANDARD.encode(secret).into_bytes(),
             URL_SAFE.encode(secret).into_bytes(),
+            percent_encoded(secret).into_bytes(),
+            secret.iter().map(|byte| format!("%{byte:02x}")).collect::<String>().into_bytes(),
         ];
         for form in forms {
             let hay = [b"{\"x\":\"", form.as_slice(), b"\"}"].concat();

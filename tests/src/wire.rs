@@ -1,8 +1,8 @@
 //! The way between a phone and a server, with somebody on it: answers that get lost after the
 //! server has acted, and answers that are other than the server gave them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use semilla_approver::http::{Answering, Failure, Http, Request, Response, Transport};
 use serde_json::Value;
@@ -31,6 +31,17 @@ impl Wire {
             }
         };
         (Arc::new(Self { http: Http::new(), hand: Box::new(hand) }), left)
+    }
+
+    /// Keeps everything that comes back, as it came. Returns the way, and what came.
+    pub fn recording() -> (Arc<dyn Transport>, Arc<Mutex<Vec<u8>>>) {
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&came);
+        let hand = move |_: &str, answer: Response| {
+            kept.lock().expect("no panic").extend_from_slice(&answer.body);
+            Ok(answer)
+        };
+        (Arc::new(Self { http: Http::new(), hand: Box::new(hand) }), came)
     }
 
     /// Changes the JSON of answers to requests whose method and address contain `place`.

@@ -91,6 +91,23 @@ fn every_setting_stands_explained_in_the_file_and_a_misspelt_one_is_named() {
         .output()
         .expect("it runs");
     assert_eq!(ran.status.code(), Some(78));
+    // Each of them can be set by the environment, which is told where it is wrong.
+    std::fs::write(home.config(), "").expect("written");
+    let settings = file.lines().filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
+    let settings: Vec<_> = settings.filter(|(name, _)| !name.contains(' ')).collect();
+    assert!(settings.len() > 10, "{settings:?}");
+    for (name, _) in settings {
+        let variable = format!("SEMILLA_{}", name.to_uppercase());
+        let wrong = if name == "client_address_header" { "a b" } else { "" };
+        let ran = Command::new(semilla())
+            .args(["serve", "--config", config])
+            .env(&variable, wrong)
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(78), "{variable}: {told}");
+        assert!(told.contains(&variable) && told.contains(name), "{told}");
+    }
     let (code, _, wrong) = said(&["serve", "--config", "/nowhere/semilla.toml"]);
     assert_eq!(code, Some(78));
     assert!(wrong.contains("/nowhere/semilla.toml"), "{wrong}");
@@ -156,12 +173,17 @@ fn what_the_demonstration_prints_works_when_it_is_pasted() {
     assert!(pasted.contains("andres approve") && pasted.contains("laura code"), "{pasted}");
     let ask = "ask $S/api/v1/tokens/$T/release -d '{\"cause\":\"seed_release\"}'";
     assert!(pasted.contains(ask), "{pasted}");
-    let scripted = pasted
-        .replace(ask, &format!("R=$({ask}); echo \"$R\"; N=$(echo \"$R\" | sed 's/.*\"match_number\":\"\\([0-9]*\\)\".*/\\1/')"))
-        .replace(
-            "andres approve",
-            "andres approve --number 000000 --json; echo \"wrong number: $?\"; andres inbox --json",
-        );
+    // Once with a number that was never shown, which ends it, and once more with the right one.
+    let asks = format!(
+        "R=$({ask}); N=$(echo \"$R\" | sed 's/.*\"match_number\":\"\\([0-9]*\\)\".*/\\1/')"
+    );
+    let approves = format!(
+        "andres approve --number $(printf %06d $(( (10#$N + 1) % 1000000 ))); echo \"wrong: $?\"
+         andres inbox --json; {asks}
+         andres approve --number $N --json; echo \"right: $?\"
+         andres approve --number $N --json; echo \"again: $?\""
+    );
+    let scripted = pasted.replace(ask, &asks).replace("andres approve", &approves);
     let ran = Command::new("bash").arg("-c").arg(&scripted).output().expect("bash runs");
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
     child.kill().expect("ended");
@@ -169,8 +191,15 @@ fn what_the_demonstration_prints_works_when_it_is_pasted() {
     assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
     let accepted: Vec<_> = text.lines().filter(|line| line.contains("accepted")).collect();
     assert_eq!(accepted[..2], ["{\"accepted\":true}", "{\"accepted\":false}"], "{text}");
-    assert!(text.contains("wrong number: 4"), "{text}");
-    assert!(text.contains("operation.failed"), "the trail tells: {text}");
+    for line in ["wrong: 4", "right: 0", "again: 6"] {
+        assert!(text.lines().any(|said| said == line), "{line}: {text}");
+    }
+    let token =
+        text.lines().find(|line| line.contains("\"state\":\"company\"")).expect("the token");
+    assert!(token.contains("FEF4900032"), "back with the company: {token}");
+    for kind in ["operation.failed", "operation.executed", "token.released"] {
+        assert!(text.contains(kind), "the trail tells of {kind}: {text}");
+    }
 }
 
 #[test]

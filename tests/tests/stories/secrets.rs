@@ -4,15 +4,27 @@
 //! 35, 38, 40, 93).
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use semilla_approver::Phone;
 use semilla_approver::entropy::SystemEntropy;
+use semilla_approver::http::Transport;
+use semilla_approver::pin::Pin;
+use semilla_approver::store::{FileStore, Stretch};
+use semilla_core::id::CompanyId;
+use semilla_core::operations::RotateCause;
 use semilla_core::otp::Step;
+use semilla_core::seal::{Purpose, Sealed};
 use semilla_server::clock::{Clock, SystemClock};
+use semilla_server::config::master_key;
 use semilla_tests::canary::{Canary, found};
 use semilla_tests::http::{Expect, Http, Program};
-use semilla_tests::process::{Home, sqlite};
+use semilla_tests::memory::Masked;
+use semilla_tests::process::{Home, semilla, sqlite};
+use semilla_tests::wire::Wire;
 use semilla_tests::world::{COMPANY_SCOPES, World};
 use serde_json::{Value, json};
 
@@ -22,8 +34,42 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-fn phone() -> Phone {
-    Phone::in_memory(Arc::new(|| SystemClock.now()), Arc::new(SystemEntropy))
+/// What opens the phones of these stories.
+const PIN: &str = "482915";
+
+/// By how many seconds server and phones are ahead of the machine, in the second half.
+const AHEAD: u64 = 60;
+
+/// A phone that keeps everything in `folder`, on a way to the server where somebody listens.
+fn phone(folder: &Path, way: &Arc<dyn Transport>, ahead: &Arc<AtomicU64>) -> Phone {
+    let pin = Pin::chosen(PIN).expect("a PIN");
+    let store = FileStore::create(folder, &pin, Stretch::CHEAP).expect("a store");
+    let ahead = Arc::clone(ahead);
+    let clock = Arc::new(move || {
+        SystemClock.now().plus(Duration::from_secs(ahead.load(Ordering::Relaxed)))
+    });
+    Phone::new(Arc::new(store.into()), clock, Arc::new(SystemEntropy)).over(Arc::clone(way))
+}
+
+/// The keys that the server keeps sealed in its database.
+fn server_keys(home: &Home) -> Vec<Canary> {
+    let keys = master_key::load(&home.path().join("keys/master.key")).expect("the master key");
+    let rows = sqlite(&home.database(), "SELECT json_group_array(json(body)) FROM settings");
+    let rows: Vec<Value> = serde_json::from_str(&rows).expect("JSON");
+    let opened = rows.iter().filter_map(|row| {
+        let (id, sealed) = (row["name"].as_str()?, row["value"].as_str()?);
+        let purpose = Purpose::Other { kind: "secret", company: CompanyId::BANK, id };
+        let opened = keys.open(&Sealed::from_stored(sealed.to_owned()), &purpose).ok()?;
+        Some(Canary::bytes(id, &opened))
+    });
+    opened.collect()
+}
+
+/// The seed that a phone holds.
+fn seed_of(phone: &Phone) -> Canary {
+    let seed = phone.raw().seed("FEF4900032").expect("a seed");
+    let seed = semilla_core::otpauth::decode(seed.expose()).expect("base 32");
+    Canary::bytes("a seed", seed.expose())
 }
 
 /// All bytes of a folder's files.
@@ -39,7 +85,7 @@ fn all_in(folder: &Path) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn security_12_30_35_and_40_no_secret_is_found_in_logs_files_or_answers() {
+async fn security_12_30_35_38_40_93_and_128_no_secret_is_found_in_logs_files_or_answers() {
     let mut home = Home::make();
     home.environment = vec![("SEMILLA_LOG_LEVEL", "trace".to_owned())];
     let server = home.serve();
@@ -74,7 +120,11 @@ async fn security_12_30_35_and_40_no_secret_is_found_in_logs_files_or_answers() 
         canaries.push(Canary::text(name, &code[5..].replace('-', "")));
         text(&made["uri"])
     };
-    let (administrator, lauras) = (phone(), phone());
+    let (way, came) = Wire::recording();
+    let ahead = Arc::new(AtomicU64::new(0));
+    let pockets = [home.folder.path().join("andres"), home.folder.path().join("laura")];
+    let (administrator, lauras) =
+        pockets.each_ref().map(|folder| phone(folder, &way, &ahead)).into();
     let path = format!("/api/v1/users/{andres}/activation");
     let made = program.post(&path, json!({})).await.expect(201);
     administrator.bind(&activation("Andrés's code", made, &mut canaries)).await.expect("bound");
@@ -84,9 +134,18 @@ async fn security_12_30_35_and_40_no_secret_is_found_in_logs_files_or_answers() 
     let made = program.post(&path, json!({})).await.expect(201);
     lauras.bind(&activation("Laura's code", made, &mut canaries)).await.expect("bound");
     lauras.enroll_next().await.expect("enrolled");
-    let seed = lauras.raw().seed("FEF4900032").expect("a seed");
-    let seed = semilla_core::otpauth::decode(seed.expose()).expect("base 32");
-    canaries.push(Canary::bytes("the seed", seed.expose()));
+    canaries.push(seed_of(&lauras));
+    // Another seed is proven by a code of another moment.
+    let first_log = server.log();
+    assert!(server.stop().success());
+    home.ahead = AHEAD;
+    ahead.store(AHEAD, Ordering::Relaxed);
+    let server = home.serve();
+    lauras.renew("FEF4900032", RotateCause::Suspicion).await.expect("another seed");
+    canaries.push(seed_of(&lauras));
+    canaries.push(Canary::standing_alone("the PIN", PIN));
+    // What came to the phones may hold the device tokens, and what follows is nobody's answer.
+    let never_sent = canaries.clone();
     for (name, phone) in [("Andrés's device token", &administrator), ("Laura's", &lauras)] {
         let token = phone.raw().device_token().expect("a token");
         canaries.push(Canary::text(name, token.expose()));
@@ -94,7 +153,7 @@ async fn security_12_30_35_and_40_no_secret_is_found_in_logs_files_or_answers() 
 
     // A wrong code, a right one, and the same once more.
     let code = |ahead: u64| {
-        let step = Step(SystemClock.now().seconds() / 30 + ahead);
+        let step = Step((SystemClock.now().seconds() + AHEAD) / 30 + ahead);
         lauras.raw().code_at("FEF4900032", step).expect("a code").code.expose().to_owned()
     };
     for (code, accepted) in [(code(60), false), (code(1), true), (code(1), false)] {
@@ -124,17 +183,25 @@ async fn security_12_30_35_and_40_no_secret_is_found_in_logs_files_or_answers() 
         answers.extend(operator.get(&format!("/api/v1/{path}")).await.body.to_vec());
     }
     let operation = program.get(&format!("/api/v1/operations/{}", text(&asked["id"]))).await;
-    let log = server.log();
+    let log = [first_log, server.log()].join("\n");
     assert!(log.lines().count() > 30, "a line for each request, at the least: {log}");
     let data = home.path().join("data");
     let running = all_in(&data);
     assert!(server.stop().success());
     let stopped = all_in(&data);
+    let signing = server_keys(&home);
+    assert!(signing.iter().any(|key| key.name == "signing-key"), "{signing:?}");
+    canaries.extend(signing);
+    let pockets = [all_in(&pockets[0]), all_in(&pockets[1])].concat();
+    let came = came.lock().expect("no panic").clone();
 
     assert_eq!(found(&canaries, log.as_bytes()), Vec::<&str>::new(), "in the log");
     assert_eq!(found(&canaries, &running), Vec::<&str>::new(), "in the database while it runs");
     assert_eq!(found(&canaries, &stopped), Vec::<&str>::new(), "in the database");
     assert_eq!(found(&canaries, &answers), Vec::<&str>::new(), "in answers");
+    assert_eq!(found(&canaries, &pockets), Vec::<&str>::new(), "in what the phones keep");
+    assert!(came.len() > 1_000, "the phones were answered");
+    assert_eq!(found(&never_sent, &came), Vec::<&str>::new(), "in what came to the phones");
     // The asker's program sees the number while it is good for anything, and nothing else.
     assert_eq!(found(&canaries, asked.to_string().as_bytes()), ["the number (alone)"]);
     assert_eq!(found(&canaries, &operation.body), Vec::<&str>::new());
@@ -173,21 +240,67 @@ async fn security_31_a_seed_in_another_tokens_row_opens_nothing_and_is_told() {
     assert!(other.program.verify(&theirs.token, code.expose()).await, "the control");
 }
 
+/// How many codes are checked before memory is searched.
+const CHECKS: u64 = 400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_41_no_seed_stays_in_memory_behind_the_checks() {
+    let (world, active) = World::with_active_token().await;
+    let seed = active.phone.raw().seed(&active.serial).expect("a seed");
+    let decoded = semilla_core::otpauth::decode(seed.expose()).expect("base 32");
+    let (text, bytes) = (Masked::of(seed.expose().as_bytes()), Masked::of(decoded.expose()));
+    assert!(bytes.copies() > 0 && text.copies() > 0, "the control: what is held is found");
+    drop((seed, decoded));
+    let now = world.now().seconds() / 30;
+    let code = |ahead| active.phone.raw().code_at(&active.serial, Step(now + ahead));
+    let codes: Vec<_> = (1..=CHECKS).map(|ahead| code(ahead).expect("a code").code).collect();
+    let token = active.token;
+    drop(active.phone);
+    for code in codes {
+        world.clock.advance(Duration::from_secs(30));
+        assert!(world.company.program.verify(&token, code.expose()).await);
+    }
+    assert_eq!((bytes.copies(), text.copies()), (0, 0), "as bytes, and as base 32");
+}
+
+/// The user whom a process acts as.
+fn user_of(process: &str) -> u32 {
+    let status = std::fs::read_to_string(format!("{process}/status")).expect("its status");
+    let line = status.lines().find(|line| line.starts_with("Uid:")).expect("its user");
+    line.split_whitespace().nth(2).expect("the second").parse().expect("a number")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn security_42_the_process_leaves_no_core_and_lets_nobody_attach() {
-    let home = Home::make();
-    let server = home.serve();
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::ExitStatusExt;
+    let mut home = Home::make();
+    if user_of("/proc/self") == 0 {
+        // As root everything belongs to root anyway: as somebody else.
+        let program = home.folder.path().join("program");
+        std::fs::copy(semilla(), &program).expect("copied");
+        let chown = ["-R", "65534:65534"];
+        let given = Command::new("chown").args(chown).arg(home.folder.path()).status();
+        assert!(given.expect("chown runs").success());
+        let program = program.to_str().expect("a path");
+        let line = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program];
+        home.program = line.map(str::to_owned).to_vec();
+    }
+    let mut server = home.serve();
     let process = format!("/proc/{}", server.child.id());
     let limits = std::fs::read_to_string(format!("{process}/limits")).expect("its limits");
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
     let words: Vec<_> = core.split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{core}");
-    // What is not dumpable belongs to root: nobody else reads its memory, or traces it.
-    let owner = std::os::unix::fs::MetadataExt::uid(
-        &std::fs::metadata(format!("{process}/environ")).expect("there"),
-    );
+    // What is not dumpable belongs to root, whoever runs it: nobody else reads its memory, or
+    // traces it.
+    assert_ne!(user_of(&process), 0, "the control: it is not root's");
+    let owner = std::fs::metadata(format!("{process}/environ")).expect("there").uid();
     assert_eq!(owner, 0);
-    assert!(server.stop().success());
+    let abort = Command::new("kill").args(["-ABRT", &server.child.id().to_string()]).status();
+    assert!(abort.expect("kill runs").success());
+    let ended = server.child.wait().expect("its status");
+    assert!(ended.signal().is_some() && !ended.core_dumped(), "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

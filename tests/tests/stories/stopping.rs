@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use semilla_tests::http::{Expect, Http, Program};
 use semilla_tests::process::{Home, run, sqlite};
 use semilla_tests::socket;
@@ -54,6 +55,45 @@ async fn security_118_it_ends_within_ten_seconds_with_hundreds_waiting_and_finis
     world.restart().await;
     let people = world.company.program.get("/api/v1/users?limit=100").await.expect(200);
     assert_eq!(people["total"], 22, "everything acknowledged is there");
+    assert_whole(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_105_and_118_what_is_in_flight_when_it_stops_is_done_or_not_acknowledged() {
+    let mut world = World::begin().await;
+    let (http, program) = (world.http(), &world.company.program);
+    let access = format!("Bearer {}", program.0.access_token().await.expect("a token"));
+    let headers = [("authorization", access.as_str()), ("content-type", "application/json")];
+    let people: FuturesUnordered<_> = (0..200)
+        .map(|number| {
+            let (http, login) = (http.clone(), format!("persona.{number}"));
+            let body = json!({"login": login, "name": "Persona"}).to_string();
+            async move {
+                let asked = http.send("POST", "/api/v1/users", &headers, body.as_bytes()).await;
+                (login, asked.map_or(0, |answer| answer.status.as_u16()))
+            }
+        })
+        .collect();
+    let mut people = people.boxed_local();
+    let first = people.next().await.expect("an answer");
+    let before = Instant::now();
+    let (_, mut answers) = tokio::join!(world.stop(), people.collect::<Vec<_>>());
+    assert!(before.elapsed() < TEN_SECONDS, "it took {:?}", before.elapsed());
+    answers.push(first);
+    world.restart().await;
+    let acknowledged = answers.iter().filter(|(_, status)| *status == 201);
+    let mut count = 0;
+    for (login, _) in acknowledged {
+        let path = format!("/api/v1/users?q={login}");
+        let found = world.company.program.get(&path).await.expect(200);
+        let found = found["items"].as_array().expect("items");
+        assert!(found.iter().any(|user| user["login"] == login.as_str()), "{login} is lost");
+        count += 1;
+    }
+    assert!(count > 1, "some were in flight and done");
+    for (login, status) in &answers {
+        assert!(matches!(status, 0 | 201 | 503), "{login} was answered {status}");
+    }
     assert_whole(&world).await;
 }
 
