@@ -6,6 +6,9 @@ use std::os::unix::fs::FileExt;
 /// What is looked for lies in memory under this mask.
 const MASK: u8 = 0xA5;
 
+/// How much of a secret is looked for: never there by chance.
+const END: usize = 12;
+
 /// How much is looked at in one piece.
 const PIECE: usize = 1 << 20;
 
@@ -13,10 +16,11 @@ const PIECE: usize = 1 << 20;
 pub struct Masked(Vec<u8>);
 
 impl Masked {
-    /// Masks a secret, whose bytes stay where they are.
-    pub fn of(secret: &[u8]) -> Self {
-        assert!(secret.len() >= 16, "it would be found by chance");
-        Self(secret.iter().map(|byte| byte ^ MASK).collect())
+    /// Masks the end of a secret, whose bytes stay where they are. The beginning of what is given
+    /// back is written over by whoever manages memory, and would hide the rest.
+    pub fn end_of(secret: &[u8]) -> Self {
+        assert!(secret.len() >= 32, "nothing would be left of it");
+        Self(secret[secret.len() - END..].iter().map(|byte| byte ^ MASK).collect())
     }
 
     /// How often it is in clear in what this process can write: heap, stacks, everything.
@@ -81,7 +85,7 @@ mod tests {
         let random = ring::rand::SystemRandom::new();
         let mut secret = vec![0_u8; 32];
         ring::rand::SecureRandom::fill(&random, &mut secret).expect("random bytes");
-        let masked = Masked::of(&secret);
+        let masked = Masked::end_of(&secret);
         let copy = secret.clone();
         assert_eq!(masked.copies(), 2);
         drop(zeroize::Zeroizing::new(copy));

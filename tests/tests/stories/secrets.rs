@@ -248,7 +248,8 @@ async fn security_41_no_seed_stays_in_memory_behind_the_checks() {
     let (world, active) = World::with_active_token().await;
     let seed = active.phone.raw().seed(&active.serial).expect("a seed");
     let decoded = semilla_core::otpauth::decode(seed.expose()).expect("base 32");
-    let (text, bytes) = (Masked::of(seed.expose().as_bytes()), Masked::of(decoded.expose()));
+    let (text, bytes) =
+        (Masked::end_of(seed.expose().as_bytes()), Masked::end_of(decoded.expose()));
     assert!(bytes.copies() > 0 && text.copies() > 0, "the control: what is held is found");
     drop((seed, decoded));
     let now = world.now().seconds() / 30;
@@ -256,11 +257,14 @@ async fn security_41_no_seed_stays_in_memory_behind_the_checks() {
     let codes: Vec<_> = (1..=CHECKS).map(|ahead| code(ahead).expect("a code").code).collect();
     let token = active.token;
     drop(active.phone);
-    for code in codes {
+    for (number, code) in codes.iter().enumerate() {
         world.clock.advance(Duration::from_secs(30));
         assert!(world.company.program.verify(&token, code.expose()).await);
+        // Every now and then, since what is left behind is written over sooner or later.
+        if number % 20 == 19 {
+            assert_eq!((bytes.copies(), text.copies()), (0, 0), "as bytes, and as base 32");
+        }
     }
-    assert_eq!((bytes.copies(), text.copies()), (0, 0), "as bytes, and as base 32");
 }
 
 /// The user whom a process acts as.
