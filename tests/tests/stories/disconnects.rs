@@ -5,8 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use semilla_core::operations::State;
+use semilla_core::otp::Step;
 use semilla_tests::http::Expect;
+use semilla_tests::invariants;
 use semilla_tests::seeded::Seeded;
 use semilla_tests::socket;
 use semilla_tests::world::World;
@@ -28,12 +31,18 @@ async fn hang_up(base: &str, request: &[u8], cut: Option<usize>, moment: Duratio
     // The server may have refused before it has read everything.
     let _ = stream.write_all(sent).await;
     tokio::time::sleep(moment).await;
+    if moment.as_micros() % 2 == 0 {
+        // The rude way: a reset, which the server notices at once.
+        stream.set_zero_linger().expect("set");
+    }
     drop(stream);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn security_108_thousands_hang_up_at_random_moments_and_nothing_is_left_half_done() {
-    let (world, active) = World::with_active_token().await;
+    let (mut world, active) = World::with_active_token().await;
+    let other = world.another_company("Industrias del Sur").await;
+    let theirs = world.active_token(&other).await;
     let program = &world.company.program;
     let base = world.http().base().to_owned();
     let mut seeded = Seeded::from_environment(108);
@@ -44,13 +53,21 @@ async fn security_108_thousands_hang_up_at_random_moments_and_nothing_is_left_ha
     let slots = Arc::new(tokio::sync::Semaphore::new(32));
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..count {
-        // People are made; one token is blocked, asked to be released, and codes of it are tried.
-        let (path, body) = match number % 4 {
-            0 | 1 => {
+        // People are made; one token is blocked, and wrong codes of it are tried; right codes of
+        // another one are tried again and again.
+        let asker = if number % 8 == 3 { &other.program } else { program };
+        let (path, body) = match number % 8 {
+            0 | 1 | 4 | 5 => {
                 let login = format!("persona.{number}");
                 ("/api/v1/users".to_owned(), json!({"login": login, "name": "Persona"}))
             }
-            2 => (format!("{token}/block"), json!({"cause": "technical_failure"})),
+            3 => {
+                let step = Step(world.now().seconds() / 30 + seeded.below(2) as u64);
+                let code = theirs.phone.raw().code_at(&theirs.serial, step).expect("a code");
+                let body = json!({"token": theirs.token, "code": code.code.expose()});
+                ("/api/v1/otp/verify".to_owned(), body)
+            }
+            2 | 6 => (format!("{token}/block"), json!({"cause": "technical_failure"})),
             _ => (
                 "/api/v1/otp/verify".to_owned(),
                 json!({"token": active.token, "code": "00000000"}),
@@ -60,7 +77,7 @@ async fn security_108_thousands_hang_up_at_random_moments_and_nothing_is_left_ha
         if number % 4 < 2 {
             asked.push((path.clone(), body.clone(), key.clone()));
         }
-        let access = program.0.access_token().await.expect("a token");
+        let access = asker.0.access_token().await.expect("a token");
         let body = body.to_string();
         let key = if path.ends_with("verify") {
             String::new()
@@ -83,6 +100,11 @@ async fn security_108_thousands_hang_up_at_random_moments_and_nothing_is_left_ha
         done.expect("no panic");
     }
 
+    // Some were done though nobody waited, and some were not: they hung up in time for both.
+    let done = program.get("/api/v1/users").await.expect(200)["total"].as_u64().expect("a total");
+    let expected = before + asked.len() as u64;
+    assert!((before + 1..expected).contains(&done), "{done} of {expected}");
+
     // Whoever lost an answer asks again, and finds it done, or has it done now.
     for (path, body, key) in &asked {
         let headers = [("idempotency-key", key.as_str())];
@@ -104,7 +126,15 @@ async fn security_108_thousands_hang_up_at_random_moments_and_nothing_is_left_ha
     let outcomes = world.outcomes(&world.company).await;
     let wrong = outcomes.iter().filter(|outcome| *outcome == "wrong").count();
     assert!(wrong <= 5, "{wrong} codes were looked at");
+    // Codes of two steps, and the one that proved the seed.
+    let outcomes = world.outcomes(&other).await;
+    let accepted = outcomes.iter().filter(|outcome| *outcome == "accepted").count();
+    assert!((1..=2).contains(&accepted), "{accepted} codes were accepted: {outcomes:?}");
     assert_whole(&world).await;
     let ready = world.http().send("GET", "/readyz", &[], b"").await.expect("an answer");
     assert_eq!(ready.status.as_u16(), 200);
+    let reads = (0..100).map(|_| program.get("/api/v1/tokens"));
+    assert!(join_all(reads).await.iter().all(|answer| answer.status.as_u16() == 200));
+    world.stop().await;
+    invariants::hold_in(&world.data().join("semilla.db"));
 }

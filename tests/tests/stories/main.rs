@@ -19,7 +19,6 @@ mod faults;
 mod flow;
 mod foreign;
 mod forgeries;
-mod hanging_up;
 mod input;
 mod lifecycle;
 mod listing;
