@@ -31,7 +31,7 @@ async fn hang_up(base: &str, request: &[u8], cut: Option<usize>, moment: Duratio
     // The server may have refused before it has read everything.
     let _ = stream.write_all(sent).await;
     tokio::time::sleep(moment).await;
-    if moment.as_micros() % 2 == 0 {
+    if moment.as_micros().is_multiple_of(2) {
         // The rude way: a reset, which the server notices at once.
         stream.set_zero_linger().expect("set");
     }
