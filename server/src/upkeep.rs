@@ -180,13 +180,20 @@ async fn seal_anew(config: &Config) -> Result<bool, Failed> {
     Ok(state.done)
 }
 
-/// Whether the server that holds the folder says that everything is sealed anew under `key`.
+/// Whether the server that holds the folder says that everything is sealed anew under `key`; an
+/// error where it says that it cannot be.
 async fn is_done(config: &Config, key: &str) -> Result<bool, Failed> {
     let store = sqlite::look(&config.data_folder()).map_err(|error| failed(UNAVAILABLE)(&error))?;
     let kept = store.get::<Setting>(CompanyId::BANK, rewrap::STATE).await;
     let kept = kept.map_err(|error| failed(UNAVAILABLE)(&error))?;
     let state = kept.and_then(|it| serde_json::from_str::<rewrap::State>(&it.record.value).ok());
-    Ok(state.is_some_and(|state| state.key == key && state.done))
+    let Some(state) = state.filter(|state| state.key == key) else { return Ok(false) };
+    match state.stuck {
+        Some(stuck) => Err(failed(DOES_NOT_HOLD)(&format!(
+            "not everything can be sealed anew, and no key was destroyed: {stuck}"
+        ))),
+        None => Ok(state.done),
+    }
 }
 
 /// `semilla completions`.

@@ -45,6 +45,8 @@ pub struct State {
     pub done: bool,
     /// How many texts were sealed again, as far as this server knows.
     pub rewrapped: u64,
+    /// What cannot be sealed again, and why, where something cannot: it is tried again and again.
+    pub stuck: Option<String>,
 }
 
 /// Seals what is older than the keys.
@@ -130,7 +132,7 @@ pub async fn run(app: &Arc<App>) -> Result<State, Failure> {
     let key = ring.sealing().to_owned();
     let kept = app.store.get::<Setting>(CompanyId::BANK, STATE).await?;
     let before = kept.as_ref().and_then(|it| serde_json::from_str::<State>(&it.record.value).ok());
-    let mut state = State { key: key.clone(), done: true, rewrapped: 0 };
+    let mut state = State { key: key.clone(), done: true, rewrapped: 0, stuck: None };
     if ring.ids().count() == 1 {
         return Ok(state);
     }
@@ -145,7 +147,17 @@ pub async fn run(app: &Arc<App>) -> Result<State, Failure> {
             tell(app, &state, Some(draft)).await?;
         }
     }
-    let with = Rewrap { ring: &ring, entropy: app.entropy.as_ref() };
+    state.stuck = None;
+    let ended = passes(app, &ring, &mut state).await;
+    if let Err(Failure::Store(StoreError::Inconsistent { table, what })) = &ended {
+        state.stuck = Some(format!("{table}: {what}"));
+        tell(app, &state, None).await?;
+    }
+    ended.map(|()| state)
+}
+
+async fn passes(app: &App, ring: &Keyring, state: &mut State) -> Result<(), Failure> {
+    let with = Rewrap { ring, entropy: app.entropy.as_ref() };
     for _ in 0..PASSES_MAX {
         let renewed = seeds(app, &with).await? + rows(app, &with).await?;
         state.rewrapped += renewed;
@@ -154,17 +166,23 @@ pub async fn run(app: &Arc<App>) -> Result<State, Failure> {
             let left = app.store.sealed_under(&older).await?;
             if let Some((table, _)) = left.first() {
                 tracing::warn!(table, "something is left under an older key");
+                state.stuck = Some(format!("{table}: nothing here knows how"));
+                tell(app, state, None).await?;
             } else {
                 state.done = true;
-                let draft = draft(app, "key.rotated").with("key", &key);
-                tell(app, &state, Some(draft.with("rewrapped", state.rewrapped))).await?;
-                tracing::info!(key, rewrapped = state.rewrapped, "everything is sealed anew");
+                let draft = draft(app, "key.rotated").with("key", &state.key);
+                tell(app, state, Some(draft.with("rewrapped", state.rewrapped))).await?;
+                tracing::info!(
+                    key = state.key,
+                    rewrapped = state.rewrapped,
+                    "everything is sealed anew"
+                );
             }
             break;
         }
-        tell(app, &state, None).await?;
+        tell(app, state, None).await?;
     }
-    Ok(state)
+    Ok(())
 }
 
 fn draft(app: &App, kind: &str) -> Draft {

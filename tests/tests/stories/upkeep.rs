@@ -296,6 +296,39 @@ async fn security_94_the_master_key_is_rotated_while_the_server_works_and_the_ol
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn security_94_no_key_is_destroyed_while_something_cannot_be_sealed_anew() {
+    let mut branch = Branch::open(Home::make(), 1).await;
+    let phone = branch.enrolled_phone().await;
+    branch.stop();
+    let id = key_lines(&branch.home)[0].split('.').next().expect("an id").to_owned();
+    // Of a table that the rotation does not know, and one that it knows and that does not open.
+    let foreign = format!(
+        "UPDATE companies SET body = json_set(body, '$.name', '{id}.nonce.text') WHERE rowid = \
+         (SELECT min(rowid) FROM companies)"
+    );
+    let name = sqlite(&branch.home.database(), "SELECT body FROM companies ORDER BY rowid LIMIT 1");
+    let back = format!(
+        "UPDATE companies SET body = '{name}' WHERE rowid = (SELECT min(rowid) FROM companies)"
+    );
+    sqlite(&branch.home.database(), &foreign);
+    let (done, said) = branch.home.command(&["keys", "rotate"]);
+    assert!(!done && said.contains("companies"), "{said}");
+    assert_eq!(key_lines(&branch.home).len(), 2);
+    // Beside a server it says the same.
+    branch.start_after(60);
+    let (done, said) = tokio::task::block_in_place(|| branch.home.command(&["keys", "rotate"]));
+    assert!(!done && said.contains("companies"), "{said}");
+    assert_eq!(key_lines(&branch.home).len(), 2);
+    branch.stop();
+    sqlite(&branch.home.database(), &back);
+    let (done, said) = branch.home.command(&["keys", "rotate"]);
+    assert!(done, "{said}");
+    assert_eq!(key_lines(&branch.home).len(), 1);
+    branch.start_after(60);
+    assert!(branch.verify(&branch.code(&phone)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn security_94_whenever_the_server_is_killed_during_a_rotation_every_seed_opens() {
     const SEEDS: u32 = 6_000;
     let home = Home::make();
