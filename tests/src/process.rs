@@ -62,7 +62,15 @@ impl Home {
         // phones pin.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("an address").port();
-        Self { folder, credentials, port, authority: None, ahead: 0, environment: Vec::new(), program: Vec::new() }
+        Self {
+            folder,
+            credentials,
+            port,
+            authority: None,
+            ahead: 0,
+            environment: Vec::new(),
+            program: Vec::new(),
+        }
     }
 
     /// The same, speaking TLS with a certificate of an authority of its own.
