@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{CompanyId, DeviceId, EnrollmentId, TokenId, UserId};
 use crate::operations::RotateCause;
-use crate::otp::{Parameters, Step};
+use crate::otp::{Method, Parameters, Step};
 use crate::policy::Profile;
 use crate::seal::Sealed;
 use crate::time::Timestamp;
@@ -32,6 +32,18 @@ pub enum EnrollmentState {
         /// The seed, sealed for us.
         seed: Sealed,
     },
+    /// The seed came with the token, which its holder has in hand. Holder's move: prove it by a
+    /// code.
+    InHand {
+        /// The seed, sealed for us.
+        seed: Sealed,
+        /// How its codes are made.
+        method: Method,
+        /// The last step that was consumed of the generations before.
+        after: Option<Step>,
+        /// By how many steps its clock is said to be ahead.
+        drift: i32,
+    },
     /// Proven: the generation went live.
     Confirmed {
         /// When.
@@ -54,6 +66,7 @@ impl EnrollmentState {
             Self::Open => "open",
             Self::Delivered { .. } => "delivered",
             Self::Shown { .. } => "shown",
+            Self::InHand { .. } => "in_hand",
             Self::Confirmed { .. } => "confirmed",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
@@ -62,7 +75,10 @@ impl EnrollmentState {
 
     /// Whether it can still lead somewhere.
     pub fn is_open(&self) -> bool {
-        matches!(self, Self::Open | Self::Delivered { .. } | Self::Shown { .. })
+        match self {
+            Self::Open | Self::Delivered { .. } | Self::Shown { .. } | Self::InHand { .. } => true,
+            Self::Confirmed { .. } | Self::Expired | Self::Cancelled => false,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! matching step, and two steps of a window can have the same code.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -187,6 +188,55 @@ impl Parameters {
     }
 }
 
+/// What the codes of a token whose counter moves on with each code are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CounterParameters {
+    /// The hash.
+    pub algorithm: Algorithm,
+    /// The length of a code.
+    pub digits: Digits,
+}
+
+/// How codes are made, and what makes the next one: time, or that one was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Method {
+    /// TOTP: steps of time. All that virtual tokens do.
+    Time(Parameters),
+    /// HOTP: each code is one step.
+    Counter(CounterParameters),
+}
+
+impl Method {
+    /// The hash.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Time(parameters) => parameters.algorithm,
+            Self::Counter(parameters) => parameters.algorithm,
+        }
+    }
+
+    /// The length of a code.
+    pub fn digits(&self) -> Digits {
+        match self {
+            Self::Time(parameters) => parameters.digits,
+            Self::Counter(parameters) => parameters.digits,
+        }
+    }
+
+    /// The code of `step`.
+    pub fn code(&self, seed: &Seed, step: Step) -> Code {
+        hotp(self.algorithm(), self.digits(), seed, step.0)
+    }
+}
+
+impl From<Parameters> for Method {
+    fn from(parameters: Parameters) -> Self {
+        Self::Time(parameters)
+    }
+}
+
 /// The code of `counter` (RFC 4226 section 5.3, with the hashes of RFC 6238 section 1.2).
 pub fn hotp(algorithm: Algorithm, digits: Digits, seed: &Seed, counter: u64) -> Code {
     Code::of(truncated(&generator(algorithm, digits, seed), digits, counter), digits)
@@ -330,23 +380,35 @@ pub fn matching_step(
     now: Timestamp,
     after: Option<Step>,
 ) -> Match {
-    let generator = generator(parameters.algorithm, parameters.digits, seed);
-    let length = code.digits.0.ct_eq(&parameters.digits.0);
-    search(code.number(), length, parameters.step_at(now), after, |step| {
-        truncated(&generator, parameters.digits, step)
-    })
+    let Step(current) = parameters.step_at(now);
+    let window = current.saturating_sub(1)..=current.saturating_add(1);
+    matching_within(seed, &Method::Time(*parameters), code, window, after)
 }
 
-/// The window around `current`, whose codes `expected` computes: each of them, exactly once.
+/// As [`matching_step`], in any window.
+pub fn matching_within(
+    seed: &Seed,
+    method: &Method,
+    code: &Code,
+    window: RangeInclusive<u64>,
+    after: Option<Step>,
+) -> Match {
+    let digits = method.digits();
+    let generator = generator(method.algorithm(), digits, seed);
+    let length = code.digits.0.ct_eq(&digits.0);
+    search(code.number(), length, window, after, |step| truncated(&generator, digits, step))
+}
+
+/// The window, whose codes `expected` computes: each of them, exactly once.
 fn search(
     submitted: u32,
     length: Choice,
-    Step(current): Step,
+    window: RangeInclusive<u64>,
     after: Option<Step>,
     mut expected: impl FnMut(u64) -> u32,
 ) -> Match {
     let (mut fresh, mut step_of_fresh, mut used) = (Choice::from(0), 0, Choice::from(0));
-    for step in (current.saturating_sub(1)..=current.saturating_add(1)).rev() {
+    for step in window.rev() {
         let matches = expected(step).ct_eq(&submitted) & length;
         let alive = Choice::from(u8::from(after.is_none_or(|after| Step(step) > after)));
         step_of_fresh.conditional_assign(&step, matches & alive);
@@ -360,6 +422,32 @@ fn search(
     } else {
         Match::None
     }
+}
+
+/// Looks in the window for the code of a step after `after`, followed by the code of the next one.
+/// Returns the second of the two steps, of the first place in the window where they are.
+pub fn matching_pair(
+    seed: &Seed,
+    method: &Method,
+    codes: [&Code; 2],
+    window: RangeInclusive<u64>,
+    after: Option<Step>,
+) -> Option<Step> {
+    let digits = method.digits();
+    let generator = generator(method.algorithm(), digits, seed);
+    let length = codes[0].digits.0.ct_eq(&digits.0) & codes[1].digits.0.ct_eq(&digits.0);
+    let submitted = codes.map(Code::number);
+    let (mut found, mut second) = (Choice::from(0), 0);
+    let mut following = truncated(&generator, digits, window.end().saturating_add(1));
+    for step in window.rev() {
+        let expected = truncated(&generator, digits, step);
+        let matches = expected.ct_eq(&submitted[0]) & following.ct_eq(&submitted[1]) & length;
+        let alive = Choice::from(u8::from(after.is_none_or(|after| Step(step) > after)));
+        second.conditional_assign(&step.saturating_add(1), matches & alive);
+        found |= matches & alive;
+        following = expected;
+    }
+    bool::from(found).then_some(Step(second))
 }
 
 #[cfg(test)]

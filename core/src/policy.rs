@@ -64,6 +64,14 @@ pub struct Policy {
     pub lockout: Lockout,
     /// Where seeds live.
     pub profile: Profile,
+    /// How many codes a token with a counter may have shown that nobody sent: 1 to 100.
+    #[serde(default = "look_ahead")]
+    pub look_ahead: u32,
+}
+
+/// What policies say that were set before there was a choice.
+fn look_ahead() -> u32 {
+    Policy::DEFAULT.look_ahead
 }
 
 impl Policy {
@@ -77,6 +85,7 @@ impl Policy {
             digits: Parameters::APP_MOVIL.digits,
             period: Parameters::APP_MOVIL.period,
         },
+        look_ahead: 10,
     };
 
     /// How long a phone may take to answer.
@@ -120,6 +129,7 @@ impl Policy {
             "#/lockout/block_at",
             "must be from wait_from to 100",
         );
+        require((1..=100).contains(&self.look_ahead), "#/look_ahead", "must be 1 to 100");
         if let Profile::AppMovil { period, .. } = self.profile {
             require(
                 [30, 40, 60].contains(&period.seconds()),

@@ -14,13 +14,14 @@ use crate::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId}
 use crate::operations::{Action, BlockCause, Cause, ReleaseCause, State};
 use crate::time::Timestamp;
 
-/// A serial number: three letters and seven digits, `FEF4900032`.
+/// A serial number. Ours are three letters and seven digits, `FEF4900032`; a token that was made
+/// elsewhere keeps the one that is printed on it: 4 to 32 capitals, digits, `-`, `_` and `.`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Serial(String);
 
 /// The text is no serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a serial number is three letters A-Z and seven digits")]
+#[error("a serial number is 4 to 32 of A-Z, 0-9, -, _ and .")]
 pub struct NotASerial;
 
 impl Serial {
@@ -29,22 +30,35 @@ impl Serial {
         &self.0
     }
 
+    /// Whether it is one that we give: three letters and seven digits.
+    pub fn is_ours(&self) -> bool {
+        let bytes = self.0.as_bytes();
+        bytes.len() == 10
+            && bytes[..3].iter().all(u8::is_ascii_uppercase)
+            && bytes[3..].iter().all(u8::is_ascii_digit)
+    }
+
     /// The one `count` places further on, where there is one: `FEF4900032` + 1 = `FEF4900033`.
     pub fn plus(&self, count: u32) -> Option<Self> {
-        let (letters, digits) = self.0.split_at(3);
-        let number = digits.parse::<u32>().ok()?.checked_add(count)?;
-        (number <= 9_999_999).then(|| Self(format!("{letters}{number:07}")))
+        if count == 0 {
+            return Some(self.clone());
+        }
+        let digits = self.0.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let (letters, digits) = self.0.split_at(self.0.len() - digits);
+        let number = digits.parse::<u128>().ok()?.checked_add(count.into())?;
+        let width = digits.len();
+        let next = format!("{number:0width$}");
+        (next.len() == width).then(|| Self(format!("{letters}{next}")))
     }
 }
 
 impl FromStr for Serial {
     type Err = NotASerial;
     fn from_str(text: &str) -> Result<Self, NotASerial> {
-        let bytes = text.as_bytes();
-        let fits = bytes.len() == 10
-            && bytes[..3].iter().all(u8::is_ascii_uppercase)
-            && bytes[3..].iter().all(u8::is_ascii_digit);
-        if fits { Ok(Self(text.to_owned())) } else { Err(NotASerial) }
+        let known = |byte: u8| {
+            byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
+        };
+        if (4..=32).contains(&text.len()) && text.bytes().all(known) { Ok(Self(text.to_owned())) } else { Err(NotASerial) }
     }
 }
 
@@ -78,8 +92,11 @@ impl<'de> Deserialize<'de> for Serial {
 pub enum Kind {
     /// A seed on a phone.
     Virtual,
-    /// A thing in a drawer: an inventory entry, without a seed here.
+    /// A thing in a hand or a drawer, that shows codes of a seed from its factory. Where that seed
+    /// was not imported, an inventory entry.
     Physical,
+    /// A program of others, whose seed was imported.
+    Software,
 }
 
 impl Kind {
@@ -88,6 +105,7 @@ impl Kind {
         match self {
             Self::Virtual => "virtual",
             Self::Physical => "physical",
+            Self::Software => "software",
         }
     }
 }
@@ -100,6 +118,8 @@ pub enum Custody {
     Phone(DeviceId),
     /// In an authenticator app of the holder's, which proves nothing about itself.
     AuthenticatorApp,
+    /// In a thing or a program that it came with.
+    Imported,
 }
 
 impl Custody {
@@ -107,7 +127,7 @@ impl Custody {
     pub fn device(self) -> Option<DeviceId> {
         match self {
             Self::Phone(device) => Some(device),
-            Self::AuthenticatorApp => None,
+            Self::AuthenticatorApp | Self::Imported => None,
         }
     }
 }
@@ -182,6 +202,10 @@ pub struct Token {
     /// The number of the last generation an enrollment was opened for; 0 before the first. Every
     /// enrollment takes a new one, proven or not, so that no two seeds ever share a number.
     pub generation: u32,
+    /// Whether it came with its seed, and that seed exists here. Every generation of it is then of
+    /// that one seed, behind the last code accepted of the generations before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_own_seed: bool,
     /// Where it stands.
     pub state: TokenState,
     /// The enrollment that is open, if any.
@@ -221,6 +245,8 @@ pub enum Effect {
     SeedReopened(u32),
     /// The generation's seed is destroyed.
     SeedDestroyed(u32),
+    /// The seed that the token came with is destroyed: no generation of it is ever made again.
+    OwnSeedDestroyed,
     /// The phone is trusted no more.
     DeviceRevoked(DeviceId),
     /// Wrong codes before this do not count any more: a person approved that the token goes on
@@ -263,9 +289,12 @@ pub enum Refused {
     /// The enrollment is not the one that is open.
     #[error("this enrollment is not open")]
     EnrollmentClosed,
-    /// There is no seed of a physical token here.
-    #[error("a physical token has no seed here")]
-    Physical,
+    /// It is not virtual, and no seed of it is here.
+    #[error("no seed of this token is here: it was not imported, or is destroyed")]
+    NoSeedHere,
+    /// The seed came with the token and cannot be another one.
+    #[error("the seed of this token came with it and cannot be renewed: release the token, and assign another")]
+    SeedIsFixed,
 }
 
 impl Token {
@@ -277,11 +306,17 @@ impl Token {
             serial,
             kind,
             generation: 0,
+            has_own_seed: false,
             state: TokenState::Stock,
             enrollment: None,
             pending: None,
             last: LastChange { action: Action::Issue, cause: None, at: now },
         }
+    }
+
+    /// *issue*, of a token that comes with its seed.
+    pub fn import(id: TokenId, serial: Serial, kind: Kind, now: Timestamp) -> Self {
+        Self { has_own_seed: kind != Kind::Virtual, ..Self::issue(id, serial, kind, now) }
     }
 
     /// The name of its state.
@@ -335,7 +370,8 @@ impl Token {
     pub fn retire(mut self, now: Timestamp) -> Result<Changed, Refused> {
         self.require(Action::Retire)?;
         self.state = TokenState::Retired;
-        Ok(self.changed(Action::Retire, None, now, vec![]))
+        let effects = self.destroy_own_seed();
+        Ok(self.changed(Action::Retire, None, now, effects))
     }
 
     /// *assign*: to a user, who enrolls it next.
@@ -346,7 +382,7 @@ impl Token {
         now: Timestamp,
     ) -> Result<Changed, Refused> {
         self.require(Action::Assign)?;
-        self.require_virtual()?;
+        self.require_seed_to_come()?;
         self.state = TokenState::Assigned { holder };
         let effects = self.open_enrollment(enrollment);
         Ok(self.changed(Action::Assign, None, now, effects))
@@ -403,6 +439,9 @@ impl Token {
     pub fn block(mut self, cause: BlockCause, now: Timestamp) -> Result<Changed, Refused> {
         self.require(Action::Block)?;
         let mut effects = self.cancel_open();
+        if cause.destroys_seed() {
+            effects.extend(self.destroy_own_seed());
+        }
         let (holder, before) = match self.state {
             TokenState::Active { holder, live } if cause.destroys_seed() => {
                 effects.push(Effect::SeedDestroyed(live.generation));
@@ -438,7 +477,9 @@ impl Token {
     /// Whether `action` can be asked of the token as it is, so that a phone is to be asked.
     pub fn ask(mut self, action: Approvable, operation: OperationId) -> Result<Changed, Refused> {
         self.require(action.on_token().ok_or(Refused::ProofMismatch)?)?;
-        self.require_virtual()?;
+        if matches!(action, Approvable::Rotate(_)) {
+            self.require_virtual()?;
+        }
         if let Some(pending) = self.pending {
             return Err(Refused::Pending(pending));
         }
@@ -484,7 +525,9 @@ impl Token {
         Ok(self.changed(Action::Unblock, None, now, effects))
     }
 
-    /// *release*: the seed dies, the token returns to the company's pool.
+    /// *release*: the generation dies, the token returns to the company's pool. The seed in a thing
+    /// dies with nothing but the thing, so it is kept for whoever holds the thing next; a program
+    /// stays where it is, with the former holder, so its seed dies for good.
     pub fn release(
         mut self,
         proof: ApprovalVerified,
@@ -497,6 +540,9 @@ impl Token {
         let mut effects = self.cancel_open();
         effects.extend(self.live().map(|live| Effect::SeedDestroyed(live.generation)));
         effects.push(Effect::FailuresForgiven);
+        if self.kind == Kind::Software {
+            effects.extend(self.destroy_own_seed());
+        }
         self.state = TokenState::Company;
         Ok(self.changed(Action::Release, Some(Cause::Release(cause)), now, effects))
     }
@@ -511,6 +557,7 @@ impl Token {
         now: Timestamp,
     ) -> Result<Changed, Refused> {
         self.require(Action::Rotate)?;
+        self.require_virtual()?;
         let Approvable::Rotate(cause) = proof.action() else { return Err(Refused::ProofMismatch) };
         self.accept(&proof, proof.action(), version)?;
         let effects = self.open_enrollment(enrollment);
@@ -529,8 +576,20 @@ impl Token {
     fn require_virtual(&self) -> Result<(), Refused> {
         match self.kind {
             Kind::Virtual => Ok(()),
-            Kind::Physical => Err(Refused::Physical),
+            Kind::Physical | Kind::Software => Err(Refused::SeedIsFixed),
         }
+    }
+
+    fn require_seed_to_come(&self) -> Result<(), Refused> {
+        match self.kind {
+            Kind::Physical | Kind::Software if !self.has_own_seed => Err(Refused::NoSeedHere),
+            _ => Ok(()),
+        }
+    }
+
+    fn destroy_own_seed(&mut self) -> Vec<Effect> {
+        let had = std::mem::take(&mut self.has_own_seed);
+        had.then_some(Effect::OwnSeedDestroyed).into_iter().collect()
     }
 
     fn require_seed_or_none_yet(&self) -> Result<(), Refused> {
@@ -591,16 +650,72 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entropy::testing::Seeded;
 
     #[test]
     fn a_serial_is_three_letters_and_seven_digits() {
         let serial: Serial = "FEF4900032".parse().expect("a serial");
         assert_eq!(serial.plus(1).map(|next| next.to_string()).as_deref(), Some("FEF4900033"));
         assert_eq!("ABC9999999".parse::<Serial>().expect("a serial").plus(1), None);
-        for other in
-            ["", "FEF490003", "FEF49000321", "fef4900032", "FE44900032", "FEF49O0032", "ÑEF490003"]
-        {
+        assert!(serial.is_ours());
+        for theirs in ["FEF490003", "FEF49000321", "FE44900032", "306EUO4-00960", "987654321"] {
+            assert!(!theirs.parse::<Serial>().expect("a serial").is_ours(), "{theirs}");
+        }
+        for other in ["", "fef4900032", "ÑEF490003", "A B1", "123", "A/12345", "1\n23", &"A".repeat(33)] {
             assert_eq!(other.parse::<Serial>(), Err(NotASerial), "{other}");
         }
+        let plus = |text: &str, count| {
+            let serial: Serial = text.parse().expect("a serial");
+            serial.plus(count).map(|next| next.to_string())
+        };
+        assert_eq!(plus("306EUO4-00999", 1).as_deref(), Some("306EUO4-01000"));
+        assert_eq!(plus("9999", 1), None);
+        assert_eq!(plus("ABCD", 1), None);
+        assert_eq!(plus("ABCD", 0).as_deref(), Some("ABCD"));
+    }
+
+    fn physical(kind: Kind) -> Token {
+        let (entropy, now) = (Seeded::new(7), Timestamp::from_seconds(0));
+        let company = CompanyId::new(now, &entropy);
+        let serial = "987654321".parse().expect("a serial");
+        let token = Token::import(TokenId::new(now, &entropy), serial, kind, now);
+        token.allot(company, now).expect("allotted").token
+    }
+
+    fn active(kind: Kind) -> Token {
+        let (entropy, now) = (Seeded::new(8), Timestamp::from_seconds(0));
+        let (user, enrollment) = (UserId::new(now, &entropy), EnrollmentId::new(now, &entropy));
+        let assigned = physical(kind).assign(user, enrollment, now).expect("assigned").token;
+        assigned.prove(enrollment, Custody::Imported, now).expect("proven").token
+    }
+
+    #[test]
+    fn a_seed_that_came_with_a_token_dies_by_loss_and_by_retirement() {
+        let now = Timestamp::from_seconds(0);
+        for kind in [Kind::Physical, Kind::Software] {
+            for (cause, dies) in [
+                (BlockCause::DeviceLostOrStolen, true),
+                (BlockCause::DeviceChange, true),
+                (BlockCause::UserInactive, false),
+                (BlockCause::TooManyFailures, false),
+            ] {
+                let blocked = active(kind).block(cause, now).expect("blocked");
+                assert_eq!(blocked.effects.contains(&Effect::OwnSeedDestroyed), dies, "{cause:?}");
+                assert_eq!(blocked.token.has_own_seed, !dies);
+            }
+            let retired = physical(kind).retire(now).expect("retired");
+            assert_eq!(retired.effects, [Effect::OwnSeedDestroyed]);
+        }
+    }
+
+    #[test]
+    fn without_a_seed_here_nobody_is_given_a_physical_token() {
+        let (entropy, now) = (Seeded::new(9), Timestamp::from_seconds(0));
+        let (user, enrollment) = (UserId::new(now, &entropy), EnrollmentId::new(now, &entropy));
+        let inventory = Token { has_own_seed: false, ..physical(Kind::Physical) };
+        assert_eq!(inventory.assign(user, enrollment, now).err(), Some(Refused::NoSeedHere));
+        let rotate = Approvable::Rotate(crate::operations::RotateCause::Scheduled);
+        let asked = active(Kind::Physical).ask(rotate, OperationId::new(now, &entropy));
+        assert_eq!(asked.err(), Some(Refused::SeedIsFixed));
     }
 }

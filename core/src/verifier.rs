@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::otp::{Code, Match, Parameters, Step};
+use crate::otp::{self, Code, Match, Method, Step};
 use crate::secret::Seed;
 use crate::time::Timestamp;
 
@@ -39,6 +39,8 @@ impl Lockout {
 pub struct Counters {
     /// The last consumed step: every step up to it is dead.
     pub last_step: Option<Step>,
+    /// By how many steps the token's own clock is ahead of ours, as its codes have shown.
+    pub drift: i32,
     /// Failures since the last success.
     pub failures: u32,
     /// Until when attempts are refused unseen.
@@ -52,6 +54,30 @@ pub enum Locked {
     Waiting(Timestamp),
     /// For good: the token is to be blocked, and only an approved operation opens it again.
     ForGood,
+}
+
+/// How far from the expected one a code is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Of a token with a counter: how many codes it may have shown that nobody sent.
+    pub look_ahead: u32,
+}
+
+/// How many counters ahead two codes in a row are looked for.
+const COUNTERS_AHEAD: u64 = 1000;
+
+/// By how many steps of time two codes in a row may be off: an hour, with steps of 30 s.
+const STEPS_OFF: u64 = 120;
+
+/// Which way a resynchronization may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The token is in use: the stored drift never falls, so that codes somebody has seen pass by
+    /// are dead however its clock is said to go (CVE-2019-12887, security 6).
+    Forward,
+    /// The token is being proven: nothing was accepted of this generation yet, and a clock that
+    /// went slow in a drawer is as good as one that went fast.
+    Afresh,
 }
 
 /// An attempt that has been counted already. The only way to have a code checked.
@@ -96,18 +122,81 @@ impl Claimed {
     pub fn check(
         self,
         seed: &Seed,
-        parameters: &Parameters,
+        method: &Method,
+        reach: Reach,
         code: &Code,
         now: Timestamp,
     ) -> (Verdict, Counters) {
-        match crate::otp::matching_step(seed, parameters, code, now, self.counters.last_step) {
-            Match::Fresh(step) => {
-                let counters = Counters { last_step: Some(step), failures: 0, waits_until: None };
-                (Verdict::Accepted(step), counters)
+        let after = self.counters.last_step;
+        let window = match method {
+            Method::Time(parameters) => {
+                let expected = moved(parameters.step_at(now), self.counters.drift);
+                expected.saturating_sub(1)..=expected.saturating_add(1)
             }
+            // The last one as well, so that a repeated code is told from a wrong one.
+            Method::Counter(_) => {
+                let last = after.map_or(0, |Step(last)| last);
+                last..=self.next().saturating_add(reach.look_ahead.into())
+            }
+        };
+        match otp::matching_within(seed, method, code, window, after) {
+            Match::Fresh(step) => self.accepted(step, self.counters.drift),
             Match::Used => (Verdict::Used, self.counters),
             Match::None => (Verdict::Wrong, self.counters),
         }
+    }
+
+    /// Looks far for two codes in a row, of a token that has left the window. Both are consumed.
+    pub fn resynchronize(
+        self,
+        seed: &Seed,
+        method: &Method,
+        search: Search,
+        codes: [&Code; 2],
+        now: Timestamp,
+    ) -> (Verdict, Counters) {
+        let window = match method {
+            Method::Time(parameters) => {
+                let current = parameters.step_at(now);
+                let expected = moved(current, self.counters.drift);
+                let first = match search {
+                    Search::Forward => expected.saturating_sub(1),
+                    Search::Afresh => current.0.saturating_sub(STEPS_OFF),
+                };
+                first..=expected.max(current.0).saturating_add(STEPS_OFF)
+            }
+            Method::Counter(_) => self.next()..=self.next().saturating_add(COUNTERS_AHEAD),
+        };
+        let after = self.counters.last_step;
+        match otp::matching_pair(seed, method, codes, window, after) {
+            Some(step) => {
+                let drift = match method {
+                    Method::Time(parameters) => ahead(step, parameters.step_at(now)),
+                    Method::Counter(_) => 0,
+                };
+                self.accepted(step, drift)
+            }
+            None => (Verdict::Wrong, self.counters),
+        }
+    }
+
+    /// The same attempt on a generation that nothing was accepted of: behind `after`, which another
+    /// one of the same seed reached, and with a clock that is `drift` steps ahead.
+    #[must_use]
+    pub fn on_new_generation(mut self, after: Option<Step>, drift: i32) -> Self {
+        self.counters.last_step = self.counters.last_step.max(after);
+        self.counters.drift = drift;
+        self
+    }
+
+    /// The counter that is expected next.
+    fn next(&self) -> u64 {
+        self.counters.last_step.map_or(0, |Step(last)| last.saturating_add(1))
+    }
+
+    fn accepted(&self, step: Step, drift: i32) -> (Verdict, Counters) {
+        let counters = Counters { last_step: Some(step), drift, failures: 0, waits_until: None };
+        (Verdict::Accepted(step), counters)
     }
 
     /// The counters of an attempt whose code could not be checked, which counts all the same
@@ -117,12 +206,25 @@ impl Claimed {
     }
 }
 
+fn moved(step: Step, drift: i32) -> u64 {
+    step.0.saturating_add_signed(drift.into())
+}
+
+fn ahead(step: Step, current: Step) -> i32 {
+    let steps = i128::from(step.0) - i128::from(current.0);
+    i32::try_from(steps).unwrap_or(if steps < 0 { i32::MIN } else { i32::MAX })
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::entropy::testing::Seeded;
+    use crate::otp::{Algorithm, CounterParameters, Digits, Parameters, Period};
 
     const NOW: i64 = 1_764_000_000;
+    const REACH: Reach = Reach { look_ahead: 10 };
 
     fn seed() -> Seed {
         Seed::generate(32, &Seeded::new(1))
@@ -140,7 +242,7 @@ mod tests {
     ) -> Result<(Verdict, Counters), Locked> {
         let now = Timestamp::from_seconds(seconds);
         let claimed = counters.claim(&Lockout::DEFAULT, now)?;
-        Ok(claimed.check(&seed(), &Parameters::APP_MOVIL, code, now))
+        Ok(claimed.check(&seed(), &Parameters::APP_MOVIL.into(), REACH, code, now))
     }
 
     #[test]
@@ -184,6 +286,119 @@ mod tests {
         assert!(matches!(verdict, Verdict::Accepted(_)));
         assert_eq!(attempt(counters, &code(NOW), NOW).expect("not locked").0, Verdict::Used);
         assert_eq!(attempt(counters, &code(NOW - 30), NOW).expect("not locked").0, Verdict::Used);
+    }
+
+    const COUNTER: Method =
+        Method::Counter(CounterParameters { algorithm: Algorithm::Sha1, digits: Digits::SIX });
+
+    fn hotp(counters: Counters, counter: u64) -> (Verdict, Counters) {
+        let code = COUNTER.code(&seed(), Step(counter));
+        let now = Timestamp::from_seconds(NOW);
+        let claimed = counters.claim(&Lockout::DEFAULT, now).expect("not locked");
+        claimed.check(&seed(), &COUNTER, REACH, &code, now)
+    }
+
+    fn pair(
+        method: &Method,
+        search: Search,
+        counters: Counters,
+        first: u64,
+        seconds: i64,
+    ) -> (Verdict, Counters) {
+        let codes = [first, first + 1].map(|step| method.code(&seed(), Step(step)));
+        let now = Timestamp::from_seconds(seconds);
+        let claimed = counters.claim(&Lockout::DEFAULT, now).expect("not locked");
+        claimed.resynchronize(&seed(), method, search, [&codes[0], &codes[1]], now)
+    }
+
+    #[test]
+    fn a_counter_is_looked_for_ten_ahead_and_never_behind() {
+        let (verdict, counters) = hotp(Counters::default(), 0);
+        assert_eq!(verdict, Verdict::Accepted(Step(0)));
+        assert_eq!(hotp(counters, 0).0, Verdict::Used);
+        let (verdict, counters) = hotp(counters, 11);
+        assert_eq!(verdict, Verdict::Accepted(Step(11)));
+        for dead in [0, 5, 10] {
+            assert_eq!(hotp(counters, dead).0, Verdict::Wrong, "{dead}");
+        }
+        assert_eq!(hotp(counters, 23).0, Verdict::Wrong, "one too far");
+        assert_eq!(hotp(counters, 22).0, Verdict::Accepted(Step(22)));
+    }
+
+    #[test]
+    fn two_codes_in_a_row_lead_far_ahead_and_never_back() {
+        let start = Counters { last_step: Some(Step(50)), ..Counters::default() };
+        let (verdict, after) = pair(&COUNTER, Search::Forward, start, 1051, NOW);
+        assert_eq!(verdict, Verdict::Accepted(Step(1052)));
+        assert_eq!(after.last_step, Some(Step(1052)), "both are consumed");
+        for dead in [0, 49, 50, 1052, 1053] {
+            let search = if dead < 1000 { after } else { start };
+            let verdict = pair(&COUNTER, Search::Forward, search, dead, NOW).0;
+            assert_eq!(verdict, Verdict::Wrong, "{dead}");
+        }
+    }
+
+    #[test]
+    fn security_6_a_clock_is_followed_forward_only_while_the_token_is_in_use() {
+        let method = Method::Time(Parameters { period: Period::THIRTY, ..Parameters::APP_MOVIL });
+        let current = Parameters::APP_MOVIL.step_at(Timestamp::from_seconds(NOW)).0;
+        let fresh = Counters::default();
+        let (verdict, fast) = pair(&method, Search::Forward, fresh, current + 40, NOW);
+        assert_eq!(verdict, Verdict::Accepted(Step(current + 41)));
+        assert_eq!(fast.drift, 41);
+        // A minute later its next code is two steps on, where it is looked for.
+        let now = Timestamp::from_seconds(NOW + 60);
+        let code = method.code(&seed(), Step(current + 43));
+        let claimed = fast.claim(&Lockout::DEFAULT, now).expect("not locked");
+        let verdict = claimed.check(&seed(), &method, REACH, &code, now).0;
+        assert_eq!(verdict, Verdict::Accepted(Step(current + 43)));
+        // Codes of a while ago, seen and never sent, as in CVE-2019-12887.
+        for ago in [3, 10, 40, 120] {
+            let verdict = pair(&method, Search::Forward, fresh, current - ago, NOW).0;
+            assert_eq!(verdict, Verdict::Wrong);
+        }
+        let (verdict, slow) = pair(&method, Search::Afresh, fresh, current - 40, NOW);
+        assert_eq!((verdict, slow.drift), (Verdict::Accepted(Step(current - 39)), -39));
+        let used = Counters { last_step: Some(Step(current)), ..fresh };
+        assert_eq!(pair(&method, Search::Afresh, used, current - 40, NOW).0, Verdict::Wrong);
+    }
+
+    proptest! {
+        // Each looks at a thousand codes, some dozens of times.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn security_6_whatever_is_sent_accepted_steps_rise_and_drift_never_falls(
+            by_counter: bool,
+            sent in prop::collection::vec((0_u64..1400, any::<bool>(), 0_i64..90), 1..20),
+        ) {
+            let method = if by_counter { COUNTER } else { Method::Time(Parameters::APP_MOVIL) };
+            let begin = if by_counter { 0 } else {
+                Parameters::APP_MOVIL.step_at(Timestamp::from_seconds(NOW)).0 - 700
+            };
+            let lockout = Lockout { wait_from: 100, wait_seconds: 0, block_at: 100 };
+            let (mut counters, mut now) = (Counters::default(), NOW);
+            for (step, two, seconds) in sent {
+                now += seconds;
+                let moment = Timestamp::from_seconds(now);
+                let codes = [begin + step, begin + step + 1].map(|n| method.code(&seed(), Step(n)));
+                let claimed = counters.claim(&lockout, moment).expect("not locked");
+                let (verdict, after) = if two {
+                    let codes = [&codes[0], &codes[1]];
+                    claimed.resynchronize(&seed(), &method, Search::Forward, codes, moment)
+                } else {
+                    claimed.check(&seed(), &method, REACH, &codes[0], moment)
+                };
+                match verdict {
+                    Verdict::Accepted(step) => {
+                        prop_assert!(counters.last_step.is_none_or(|last| step > last));
+                        prop_assert_eq!(after.last_step, Some(step));
+                    }
+                    _ => prop_assert_eq!(after.last_step, counters.last_step),
+                }
+                prop_assert!(after.drift >= counters.drift);
+                counters = after;
+            }
+        }
     }
 
     #[test]
