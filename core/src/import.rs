@@ -133,7 +133,8 @@ fn of_entry(entry: Entry) -> Result<Imported, LineFault> {
         Some(name) if name.eq_ignore_ascii_case("totp") => "totp",
         _ => return Err(LineFault::Kind),
     };
-    if entry.encoding.as_deref().is_some_and(|encoding| encoding != "DECIMAL") || entry.check_digits {
+    if entry.encoding.as_deref().is_some_and(|encoding| encoding != "DECIMAL") || entry.check_digits
+    {
         return Err(LineFault::Digits);
     }
     let digits = entry.length.as_deref().map(|text| text.parse().map_err(|_| LineFault::Digits));
@@ -171,7 +172,8 @@ fn token(said: Said, secret: Zeroizing<Vec<u8>>) -> Result<Imported, LineFault> 
     let (method, after, drift) = if said.kind == Some("totp") {
         let seconds = said.period.unwrap_or(30);
         let period = u16::try_from(seconds).ok().filter(|seconds| *seconds >= 10);
-        let period = period.and_then(|seconds| Period::new(seconds).ok()).ok_or(LineFault::Period)?;
+        let period =
+            period.and_then(|seconds| Period::new(seconds).ok()).ok_or(LineFault::Period)?;
         if said.drift.abs() > DRIFT_MAX {
             return Err(LineFault::Drift);
         }
@@ -212,7 +214,8 @@ fn finished(
         {
             token = Err(LineFault::Repeated(earlier));
         }
-        let shown = |text: &String| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let shown =
+            |text: &String| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
         lines.push(Line { line, serial: serial.filter(shown), token });
     }
     if lines.is_empty() { Err(ImportFault::Empty) } else { Ok(lines) }
@@ -268,7 +271,8 @@ impl Column {
 pub fn csv(text: &str) -> Result<Vec<Line>, ImportFault> {
     let text = text.trim_start_matches('\u{feff}');
     let lines = (1..).zip(text.lines());
-    let mut lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).peekable();
+    let mut lines =
+        lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).peekable();
     let first = lines.peek().map(|(_, line)| fields(line)).unwrap_or_default();
     let has_head = first.first().is_some_and(|name| name.eq_ignore_ascii_case("serial"));
     let columns = if has_head {
@@ -389,7 +393,10 @@ mod tests {
         let (line, serial, method, after) = read(1);
         assert_eq!((line, serial.as_str(), after), (4, "TO-1234", None));
         let period = Period::new(60).expect("a period");
-        assert_eq!(method, Method::Time(Parameters { algorithm: sha1, digits: Digits::EIGHT, period }));
+        assert_eq!(
+            method,
+            Method::Time(Parameters { algorithm: sha1, digits: Digits::EIGHT, period })
+        );
         assert_eq!(read(2), (5, "PLAIN-9".to_owned(), counter(Digits::SIX), None));
     }
 
@@ -402,7 +409,8 @@ mod tests {
         assert!(token.seed.expose() == b"12345678901234567890");
         assert_eq!(token.method.algorithm(), Algorithm::Sha256);
         assert_eq!(token.model.as_deref(), Some("Card"));
-        for wrong in ["serial,type\n", "serial,secret_hex,secret_hex\n", "serial,secret\nA-1,00\n"] {
+        for wrong in ["serial,type\n", "serial,secret_hex,secret_hex\n", "serial,secret\nA-1,00\n"]
+        {
             assert_eq!(csv(wrong).err(), Some(ImportFault::Columns), "{wrong}");
         }
         assert_eq!(csv("# nothing\n").err(), Some(ImportFault::Empty));

@@ -66,6 +66,7 @@ pub struct Policy {
     pub profile: Profile,
     /// How many codes a token with a counter may have shown that nobody sent: 1 to 100.
     #[serde(default = "look_ahead")]
+    #[schemars(range(min = 1, max = 100))]
     pub look_ahead: u32,
 }
 

@@ -68,8 +68,8 @@ described! {
         "examples": ["laura.valencia"]
     };
     Serial = {
-        "description": "A serial number: three letters and seven digits.",
-        "type": "string", "pattern": "^[A-Z]{3}[0-9]{7}$",
+        "description": "A serial number: three letters and seven digits, or what is printed on a token of others.",
+        "type": "string", "pattern": "^[A-Z0-9_.-]{4,32}$",
         "examples": ["FEF4900032"]
     };
     Timestamp = {

@@ -55,10 +55,13 @@ impl Serial {
 impl FromStr for Serial {
     type Err = NotASerial;
     fn from_str(text: &str) -> Result<Self, NotASerial> {
-        let known = |byte: u8| {
-            byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
-        };
-        if (4..=32).contains(&text.len()) && text.bytes().all(known) { Ok(Self(text.to_owned())) } else { Err(NotASerial) }
+        let known =
+            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        if (4..=32).contains(&text.len()) && text.bytes().all(known) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotASerial)
+        }
     }
 }
 
@@ -293,7 +296,9 @@ pub enum Refused {
     #[error("no seed of this token is here: it was not imported, or is destroyed")]
     NoSeedHere,
     /// The seed came with the token and cannot be another one.
-    #[error("the seed of this token came with it and cannot be renewed: release the token, and assign another")]
+    #[error(
+        "the seed of this token came with it and cannot be renewed: release the token, and assign another"
+    )]
     SeedIsFixed,
 }
 
@@ -661,7 +666,9 @@ mod tests {
         for theirs in ["FEF490003", "FEF49000321", "FE44900032", "306EUO4-00960", "987654321"] {
             assert!(!theirs.parse::<Serial>().expect("a serial").is_ours(), "{theirs}");
         }
-        for other in ["", "fef4900032", "ÑEF490003", "A B1", "123", "A/12345", "1\n23", &"A".repeat(33)] {
+        for other in
+            ["", "fef4900032", "ÑEF490003", "A B1", "123", "A/12345", "1\n23", &"A".repeat(33)]
+        {
             assert_eq!(other.parse::<Serial>(), Err(NotASerial), "{other}");
         }
         let plus = |text: &str, count| {

@@ -22,6 +22,8 @@ use semilla_server::workflow::{act, bootstrap, trail};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(crate) mod tokens;
+
 /// Why a command ends without having done what it was asked.
 pub(crate) struct Failed {
     /// The exit code.

@@ -154,6 +154,11 @@ enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Files of tokens that come with their seeds.
+    Tokens {
+        #[command(subcommand)]
+        command: TokensCommand,
+    },
     /// Receipts of operations that a phone approved.
     Receipt {
         #[command(subcommand)]
@@ -219,6 +224,26 @@ enum AuditCommand {
 }
 
 #[derive(Subcommand)]
+enum TokensCommand {
+    /// Takes the tokens of a file into the bank's stock, all or none.
+    #[command(
+        after_help = "Examples:\n  semilla tokens import tokens.pskcxml --dry-run --credentials operator.json\n  semilla \
+                      tokens import tokens.csv --credentials operator.json\n\nA file is a key container of RFC 6030 \
+                      (PSKC), in clear, under a key or under a passphrase, or CSV: with a first line of \
+                      serial,type,secret_hex,algorithm,digits,period,counter,manufacturer,model (secret_base32 and \
+                      secret_base64 as well), or without one as LinOTP and privacyIDEA have it: serial, hexadecimal \
+                      seed, HOTP or TOTP, digits, seconds or counter. At most 10000 tokens and 8 MiB."
+    )]
+    Import(commands::tokens::Import),
+    /// Writes tokens of the bank's stock that came with their seeds to a key container (RFC 6030),
+    /// under a passphrase. They stay in the stock; the audit trail says that they were exported.
+    #[command(
+        after_help = "Example:\n  semilla tokens export --out tokens.pskcxml --credentials operator.json"
+    )]
+    Export(commands::tokens::Export),
+}
+
+#[derive(Subcommand)]
 enum ReceiptCommand {
     /// Checks that an operation was approved as shown, executed and recorded; exits 1 where the
     /// receipt does not prove it.
@@ -281,6 +306,12 @@ fn main() -> ExitCode {
             }
             Command::Audit { command: AuditCommand::Export { config, out } } => {
                 commands::audit_export(&config, &out).await
+            }
+            Command::Tokens { command: TokensCommand::Import(import) } => {
+                commands::tokens::import(import).await
+            }
+            Command::Tokens { command: TokensCommand::Export(export) } => {
+                commands::tokens::export(export).await
             }
             Command::Receipt { command: ReceiptCommand::Verify { receipt, keys, json } } => {
                 commands::receipt_verify(&receipt, &keys, json)

@@ -8,6 +8,7 @@ use semilla_core::approval::Operation;
 use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Activation, Enrollment};
 use semilla_core::id::{ClientId, CompanyId, DeviceId, OperationId, TokenId, UserId};
+use semilla_core::otp::{Method, Step};
 use semilla_core::person::{Company, User};
 use semilla_core::protocol::assertion::ClientKey;
 use semilla_core::protocol::jwk::KeyId;
@@ -104,6 +105,33 @@ record!(Generation, "generations", company: |it| it.company, id: |it| Generation
     "token" => |it| it.token.to_string().into(),
     "state" => |it| if it.destroyed.is_some() { "destroyed" } else { "kept" }.into(),
 ]);
+
+/// The seed that a token came with, for as long as the token may be given to somebody. It is the
+/// bank's, whose pool the token is in, and opens nothing by itself: a generation is made of it for
+/// each holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnSeed {
+    /// Of which token.
+    pub token: TokenId,
+    /// The seed, sealed.
+    pub sealed: Sealed,
+    /// How its codes are made.
+    pub method: Method,
+    /// The last step that was consumed before it was imported, or at a company it was withdrawn
+    /// from.
+    pub after: Option<Step>,
+    /// By how many steps its clock is said to be ahead.
+    pub drift: i32,
+    /// Who made it.
+    pub manufacturer: Option<String>,
+    /// Which one it is.
+    pub model: Option<String>,
+    /// When it was last exported: others may have it since.
+    pub exported: Option<Timestamp>,
+}
+
+record!(OwnSeed, "own_seeds", company: |_| CompanyId::BANK, id: |it| it.token.to_string(), []);
 
 record!(Device, "devices", company: |it| it.company, id: |it| it.id.to_string(), [
     "user" => |it| it.user.to_string().into(),

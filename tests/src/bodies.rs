@@ -20,6 +20,12 @@ pub fn has_body(method: &str) -> bool {
     matches!(method, "POST" | "PUT" | "PATCH")
 }
 
+/// How many bytes a body of the route may have.
+pub fn bytes_max(path: &str) -> usize {
+    use semilla_server::http::body::{BODY_BYTES_MAX, FILE_BYTES_MAX};
+    if path == "/api/v1/stock/import" { FILE_BYTES_MAX } else { BODY_BYTES_MAX }
+}
+
 /// A body that the route takes, as far as its form is concerned.
 pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
     let number = ids.number;
@@ -32,6 +38,7 @@ pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
         ("POST", "/api/v1/tokens/{id}/release") => json!({"cause": "seed_release"}),
         ("POST", "/api/v1/tokens/{id}/rotate") => json!({"cause": "suspicion"}),
         ("POST", "/api/v1/enrollments/{id}/confirm") => json!({"code": "12345678"}),
+        ("POST", "/api/v1/tokens/{id}/resync") => json!({"codes": ["12345678", "12345679"]}),
         ("POST", "/api/v1/otp/verify") => json!({"token": ids.token, "code": "12345678"}),
         ("POST", "/api/v1/users") => person,
         ("PATCH", "/api/v1/users/{id}") => json!({"name": format!("Persona {number}")}),
@@ -50,6 +57,11 @@ pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
             run
         }
         ("POST", "/api/v1/stock/issue" | "/api/v1/stock/withdraw" | "/api/v1/stock/retire") => run,
+        ("POST", "/api/v1/stock/import") => {
+            let seed = "3132333435363738393031323334353637383930";
+            json!({"format": "csv", "content": format!("HW-{number:07},{seed}\n")})
+        }
+        ("POST", "/api/v1/stock/export") => json!({"passphrase": "correct horse battery"}),
         (
             "POST",
             "/api/v1/tokens/{id}/unblock"

@@ -3,7 +3,9 @@
 //! decrypted, and what padding says is of no use to a forger.
 
 use aes::cipher::block_padding::NoPadding;
-use aes::cipher::{Array, BlockCipherDecrypt, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit};
+use aes::cipher::{
+    Array, BlockCipherDecrypt, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit,
+};
 use aes::{Aes128, Aes192, Aes256};
 use hmac::{Hmac, Mac};
 use subtle::ConstantTimeEq;
@@ -37,7 +39,11 @@ impl Cipher {
         matches!(self, Self::Cbc(_))
     }
 
-    pub(super) fn decrypt(self, key: &[u8], value: &[u8]) -> Result<Zeroizing<Vec<u8>>, ValueFault> {
+    pub(super) fn decrypt(
+        self,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, ValueFault> {
         let (Self::Cbc(length) | Self::Wrap(length)) = self;
         if key.len() != length {
             return Err(ValueFault::KeyLength);

@@ -43,7 +43,9 @@ pub enum FileFault {
     #[error("no well-formed XML without a DTD, at line {0}")]
     NotXml(u32),
     /// It is no key container of RFC 6030.
-    #[error("no KeyContainer of version 1.0 with KeyPackages (RFC 6030; drafts of it are not read)")]
+    #[error(
+        "no KeyContainer of version 1.0 with KeyPackages (RFC 6030; drafts of it are not read)"
+    )]
     NotPskc,
     /// It holds more than is read.
     #[error("more than {KEYS_MAX} keys, or far more elements than so many need")]
@@ -64,7 +66,9 @@ pub enum FileFault {
     )]
     Derivation,
     /// Its MAC method is not one that is known here, or has no key.
-    #[error("its MACMethod is not HMAC of SHA-1, SHA-224, SHA-256, SHA-384 or SHA-512 with an encrypted MACKey")]
+    #[error(
+        "its MACMethod is not HMAC of SHA-1, SHA-224, SHA-256, SHA-384 or SHA-512 with an encrypted MACKey"
+    )]
     MacMethod,
     /// The key of its MACs does not open.
     #[error("the key or passphrase does not open it, or it was altered")]

@@ -196,7 +196,11 @@ impl Keys {
     }
 
     /// A number: in decimal; some makers write its bytes, the highest first.
-    fn number(&self, data: Option<Node<'_, '_>>, name: &'static str) -> Result<Option<i128>, ValueFault> {
+    fn number(
+        &self,
+        data: Option<Node<'_, '_>>,
+        name: &'static str,
+    ) -> Result<Option<i128>, ValueFault> {
         let Some(holder) = data.and_then(|data| at(data, &[name])) else { return Ok(None) };
         let bytes = match at(holder, &["PlainValue"]) {
             Some(plain) => {
@@ -217,7 +221,11 @@ impl Keys {
         Ok(Some(bytes.iter().fold(0, |number, byte| number << 8 | i128::from(*byte))))
     }
 
-    fn count(&self, data: Option<Node<'_, '_>>, name: &'static str) -> Result<Option<u64>, ValueFault> {
+    fn count(
+        &self,
+        data: Option<Node<'_, '_>>,
+        name: &'static str,
+    ) -> Result<Option<u64>, ValueFault> {
         let number = self.number(data, name)?;
         number.map(|number| number.try_into().map_err(|_| ValueFault::Unreadable)).transpose()
     }

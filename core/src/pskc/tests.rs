@@ -33,8 +33,11 @@ fn fault(text: &str, key: &FileKey) -> FileFault {
 
 #[test]
 fn the_figures_of_rfc_6030_read() {
-    for (number, key) in [(2, FileKey::None), (5, FileKey::None), (6, preshared()), (7, passphrase("qwerty"))] {
-        let entries = read(figure(number), &key).unwrap_or_else(|fault| panic!("{number}: {fault}"));
+    for (number, key) in
+        [(2, FileKey::None), (5, FileKey::None), (6, preshared()), (7, passphrase("qwerty"))]
+    {
+        let entries =
+            read(figure(number), &key).unwrap_or_else(|fault| panic!("{number}: {fault}"));
         let secret = entries[0].secret.as_ref().unwrap_or_else(|fault| panic!("{number}: {fault}"));
         let expected = match number {
             2 => b"1234".to_vec(),
@@ -65,7 +68,8 @@ fn a_wrong_key_a_wrong_mac_and_no_mac_open_nothing() {
     let short = FileKey::Preshared(Zeroizing::new(vec![1; 15]));
     assert_eq!(fault(six, &short), FileFault::WrongKey);
 
-    let secret = |text: &str| read(text, &preshared()).expect("entries")[0].secret.as_ref().err().copied();
+    let secret =
+        |text: &str| read(text, &preshared()).expect("entries")[0].secret.as_ref().err().copied();
     assert_eq!(secret(six), None);
     let altered = six.replacen("AAECAwQF", "AAECAwQG", 1);
     assert_eq!(secret(&altered), Some(ValueFault::Mac), "its first block would read otherwise");
@@ -96,7 +100,9 @@ fn hostile_files_are_refused_before_they_cost_anything() {
     assert_eq!(fault(&wide, &FileKey::None), FileFault::TooLarge);
     let slow = figure(7).replacen(">1000<", ">4000000000<", 1);
     assert_eq!(fault(&slow, &passphrase("qwerty")), FileFault::Derivation);
-    for other in ["", "no xml", "<KeyContainer/>", "<a Version=\"1.0\"/>", "<KeyContainer Version=\"1.0\"/>"] {
+    for other in
+        ["", "no xml", "<KeyContainer/>", "<a Version=\"1.0\"/>", "<KeyContainer Version=\"1.0\"/>"]
+    {
         assert!(read(other, &FileKey::None).is_err(), "{other}");
     }
 }

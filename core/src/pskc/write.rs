@@ -86,10 +86,14 @@ fn head(text: &mut String, salt: &[u8], mac_key: &[u8]) {
 fn package(text: &mut String, token: &Exported, value: &[u8], mac: &[u8]) {
     let serial = &token.serial;
     let named = |name: &str, words: &Option<String>| {
-        words.as_ref().map_or_else(String::new, |words| format!("<{name}>{}</{name}>", escaped(words)))
+        words
+            .as_ref()
+            .map_or_else(String::new, |words| format!("<{name}>{}</{name}>", escaped(words)))
     };
     let (kind, data) = match token.method {
-        Method::Counter(_) => ("hotp", format!("<Counter><PlainValue>{}</PlainValue></Counter>", token.counter)),
+        Method::Counter(_) => {
+            ("hotp", format!("<Counter><PlainValue>{}</PlainValue></Counter>", token.counter))
+        }
         Method::Time(parameters) => {
             let drift = match token.drift {
                 0 => String::new(),

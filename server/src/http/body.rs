@@ -18,6 +18,9 @@ use super::problem::ApiError;
 /// The largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 
+/// The largest body that brings a file of tokens.
+pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The deepest nesting: the library would go to 128.
 const DEPTH_MAX: usize = 8;
 
@@ -40,7 +43,7 @@ where
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         require_media_type(request.headers(), "application/json")?;
-        let bytes = read(request.into_body()).await?;
+        let bytes = read(request.into_body(), BODY_BYTES_MAX).await?;
         Ok(Self(parse(&bytes)?))
     }
 }
@@ -71,16 +74,16 @@ pub(super) fn require_media_type(headers: &HeaderMap, wanted: &str) -> Result<()
 }
 
 /// Reads a body whole.
-pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
+pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let detail = format!("A body has at most {BODY_BYTES_MAX} bytes.");
+        let detail = format!("A body has at most {bytes_max} bytes here.");
         ApiError::from(Problem::new(ProblemType::TooLarge, detail))
     };
     // What says at once that it is too large is not read at all.
-    if axum::body::HttpBody::size_hint(&body).lower() > BODY_BYTES_MAX as u64 {
+    if axum::body::HttpBody::size_hint(&body).lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::malformed("The body ended before it was complete.")),
@@ -378,14 +381,14 @@ mod tests {
     #[tokio::test]
     async fn security_97_a_body_has_so_many_bytes_and_no_more() {
         assert_eq!(
-            read(Body::from(vec![b'x'; BODY_BYTES_MAX])).await.expect("read").len(),
+            read(Body::from(vec![b'x'; BODY_BYTES_MAX]), BODY_BYTES_MAX).await.expect("read").len(),
             BODY_BYTES_MAX
         );
         let known = Body::from(vec![b'x'; BODY_BYTES_MAX + 1]);
         let pieces =
             futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1000]));
         for body in [known, Body::from_stream(pieces)] {
-            let error = read(body).await.expect_err("too large");
+            let error = read(body, BODY_BYTES_MAX).await.expect_err("too large");
             assert_eq!(error.problem().kind, ProblemType::TooLarge);
         }
     }

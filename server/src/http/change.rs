@@ -25,7 +25,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES_MAX: usize = 128;
 
 /// A program's request that changes something.
-pub struct Change<T> {
+pub struct Change<T, const BYTES_MAX: usize = { body::BODY_BYTES_MAX }> {
     /// Its body. No body at all is read as `{}`: whether that says enough is for `T`.
     pub body: T,
     /// The version that must still be the current one.
@@ -34,7 +34,7 @@ pub struct Change<T> {
     pub key: Option<HeldKey>,
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for Change<T> {
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<Edge>> for Change<T, BYTES_MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, edge: &Arc<Edge>) -> Result<Self, ApiError> {
@@ -44,7 +44,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for Change<T> {
             None => None,
         };
         let name = single(&parts.headers, &IDEMPOTENCY_KEY)?.map(key_name).transpose()?;
-        let bytes = body::read(stream).await?;
+        let bytes = body::read(stream, BYTES_MAX).await?;
         let body = if bytes.is_empty() && !parts.headers.contains_key(header::CONTENT_TYPE) {
             body::parse(b"{}")?
         } else {

@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use semilla_core::approval::Approvable;
 use semilla_core::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use semilla_core::operations::{BlockCause, ReleaseCause, RotateCause};
-use semilla_core::otp::Code;
 use semilla_core::policy::Policy;
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::protocol::wire;
@@ -20,6 +19,7 @@ use semilla_core::token::{Kind, Serial};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::body::FILE_BYTES_MAX;
 use super::change::{Change, HeldKey, act, to_the_end};
 use super::describe::{About, Part, Text};
 use super::headers::single;
@@ -34,9 +34,10 @@ use crate::store::{AuditQuery, Topic};
 use crate::workflow::caller::{Acting, Caller};
 use crate::workflow::checkpoints::CheckpointView;
 use crate::workflow::checkpoints::{self, CheckpointListing};
-use crate::workflow::codes::{VerifyRequest, verify};
+use crate::workflow::codes::{Sent, VerifyRequest, resynchronize, verify};
 use crate::workflow::enrollments::{self, Confirming};
 use crate::workflow::people::{CompanyChange, Listing, NewClient, NewCompany, NewUser, UserChange};
+use crate::workflow::stock::{ExportRequest, ExportView, ImportReport, ImportRequest};
 use crate::workflow::tokens::{Move, SerialRun, TokenListing};
 use crate::workflow::trail::{RecordView, TrailListing};
 use crate::workflow::views::{
@@ -44,7 +45,7 @@ use crate::workflow::views::{
     EnrollmentOpened, EnrollmentView, GenerationView, Nothing, OperationAsked, OperationView,
     OtpauthView, Page, PolicyView, TokenView, TokensChanged, UserCreated, UserView, VerifyView,
 };
-use crate::workflow::{Failure, Plan, View, approvals, devices, people, tokens, trail};
+use crate::workflow::{Failure, Plan, View, approvals, devices, people, stock, tokens, trail};
 
 /// What can be asked under `/api/v1`, and which scope it needs.
 pub(super) fn routes() -> Vec<Route> {
@@ -59,7 +60,7 @@ pub(super) fn routes() -> Vec<Route> {
     let policies = Rule::Scope(&[ApiScope::PoliciesManage]);
     let audit_ = Rule::Scope(&[ApiScope::AuditRead]);
     let companies = Rule::Scope(&[ApiScope::CompaniesManage]);
-    let stock = Rule::Scope(&[ApiScope::StockManage]);
+    let stock_ = Rule::Scope(&[ApiScope::StockManage]);
     use ProblemType::{
         ApprovalAlreadyDecided, CodeInvalid, DeliveryExpired, SelfApproval, StateConflict,
         TokenLocked,
@@ -91,6 +92,12 @@ pub(super) fn routes() -> Vec<Route> {
             .may(&[StateConflict]),
         post("/api/v1/tokens/{id}/rotate", release_, rotate)
             .says("Pedir que se renueve la semilla", "Ask for a new seed")
+            .may(&[StateConflict]),
+        post("/api/v1/tokens/{id}/resync", verify_, resync)
+            .says(
+                "Encontrar un token con reloj o contador propio, por dos códigos seguidos",
+                "Find a token with a clock or counter of its own, by two codes in a row",
+            )
             .may(&[StateConflict]),
         get("/api/v1/enrollments/{id}", read, show_enrollment)
             .says("Una activación", "One enrollment"),
@@ -187,18 +194,32 @@ pub(super) fn routes() -> Vec<Route> {
                 "Ask for the recovery of somebody whom nobody else can help",
             )
             .may(&[StateConflict, SelfApproval]),
-        get("/api/v1/stock", stock, list_tokens)
+        get("/api/v1/stock", stock_, list_tokens)
             .says("El inventario del banco", "The bank's stock"),
-        post("/api/v1/stock/issue", stock, issue)
+        // A large file takes longer than anything else.
+        post("/api/v1/stock/import", stock_, import)
+            .says(
+                "Importar un archivo de tokens (PSKC o CSV), completo o nada",
+                "Import a file of tokens (PSKC or CSV), all of it or nothing",
+            )
+            .waiting(),
+        post("/api/v1/stock/export", stock_, export)
+            .says(
+                "Exportar tokens del inventario (PSKC), cifrados",
+                "Export tokens of the stock (PSKC), encrypted",
+            )
+            .may(&[StateConflict])
+            .waiting(),
+        post("/api/v1/stock/issue", stock_, issue)
             .says("Emitir tokens al inventario", "Issue tokens into the stock")
             .may(&[StateConflict]),
-        post("/api/v1/stock/allot", stock, allot)
+        post("/api/v1/stock/allot", stock_, allot)
             .says("Destinar tokens a una empresa", "Allot tokens to a company")
             .may(&[StateConflict]),
-        post("/api/v1/stock/withdraw", stock, withdraw)
+        post("/api/v1/stock/withdraw", stock_, withdraw)
             .says("Devolver tokens al inventario", "Take tokens back into the stock")
             .may(&[StateConflict]),
-        post("/api/v1/stock/retire", stock, retire)
+        post("/api/v1/stock/retire", stock_, retire)
             .says("Retirar tokens para siempre", "Retire tokens for good")
             .may(&[StateConflict]),
     ]
@@ -413,6 +434,8 @@ async fn otpauth(
 #[schemars(rename = "ConfirmByProgram")]
 struct Confirm {
     code: SecretText,
+    /// The code after it, of a token whose clock or counter went its own way.
+    next_code: Option<SecretText>,
 }
 
 async fn confirm(
@@ -421,9 +444,9 @@ async fn confirm(
     Id(id): Id<EnrollmentId>,
     change: Change<Confirm>,
 ) -> Answered<wire::Confirmed> {
-    let code = Code::parse(change.body.code.expose()).ok();
+    let sent = Sent::read(&change.body.code, change.body.next_code.as_ref());
     let (app, by) = (Arc::clone(&edge.app), Confirming::Program(Box::new(caller)));
-    shown(to_the_end(async move { enrollments::confirm(&app, by, id, code).await }).await)
+    shown(to_the_end(async move { enrollments::confirm(&app, by, id, sent).await }).await)
 }
 
 async fn show_operation(
@@ -459,6 +482,31 @@ async fn verify_code(
         let caller = caller.clone();
         to_the_end(async move { verify(&app, &caller, request).await }).await
     };
+    if checked.as_ref().is_ok_and(|checked| checked.accepted) {
+        edge.programs.give_failure_back(&caller);
+    }
+    shown(checked)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Resync {
+    codes: [SecretText; 2],
+}
+
+async fn resync(
+    State(edge): Here,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    change: Change<Resync>,
+) -> Answered<VerifyView> {
+    edge.programs.take_failure(&caller)?;
+    let app = Arc::clone(&edge.app);
+    let work = {
+        let caller = caller.clone();
+        async move { resynchronize(&app, &caller, id, change.body.codes).await }
+    };
+    let checked = to_the_end(work).await;
     if checked.as_ref().is_ok_and(|checked| checked.accepted) {
         edge.programs.give_failure_back(&caller);
     }
@@ -822,6 +870,36 @@ async fn move_tokens(
     act_alone(edge, key, caller, move |app, caller| {
         let run = run.clone();
         async move { tokens::move_tokens(&app, &caller, &run, to).await }
+    })
+    .await
+}
+
+/// Reads the file before anything else is done: what does not read needs no key.
+async fn import(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<ImportRequest, FILE_BYTES_MAX>,
+) -> Answered<ImportReport> {
+    let Change { body, key, .. } = change;
+    let asker = body.asker;
+    let reading = Arc::new(stock::read(body).await?);
+    act_for(&edge, key, caller, asker, move |app, acting| {
+        let reading = Arc::clone(&reading);
+        async move { stock::import(&app, &acting, &reading).await }
+    })
+    .await
+}
+
+async fn export(
+    State(edge): Here,
+    caller: Caller,
+    change: Change<ExportRequest, FILE_BYTES_MAX>,
+) -> Answered<ExportView> {
+    let Change { body, key, .. } = change;
+    let (asker, request) = (body.asker, Arc::new(body));
+    act_for(&edge, key, caller, asker, move |app, acting| {
+        let request = Arc::clone(&request);
+        async move { stock::export(&app, &acting, &request).await }
     })
     .await
 }

@@ -283,7 +283,9 @@ impl<T: JsonSchema + serde::de::DeserializeOwned> Part for Json<T> {
     }
 }
 
-impl<T: JsonSchema + serde::de::DeserializeOwned> Part for Change<T> {
+impl<T: JsonSchema + serde::de::DeserializeOwned, const BYTES_MAX: usize> Part
+    for Change<T, BYTES_MAX>
+{
     fn describe(about: &mut About) {
         // No body at all is `{}`.
         about.takes::<T>(serde_json::from_str::<T>("{}").is_err());

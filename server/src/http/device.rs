@@ -23,6 +23,7 @@ use crate::listener::Peer;
 use crate::store::Topic;
 use crate::workflow::caller::Phone;
 use crate::workflow::devices::KeyChanged;
+use crate::workflow::codes::Sent;
 use crate::workflow::enrollments::Confirming;
 use crate::workflow::views::Nothing;
 use crate::workflow::{approvals, devices, enrollments};
@@ -192,7 +193,8 @@ async fn confirm(
     Json(confirm): Json<wire::Confirm>,
 ) -> Answered<wire::Confirmed> {
     let (app, by) = (Arc::clone(&edge.app), Confirming::Phone(Box::new(phone)));
-    let work = async move { enrollments::confirm(&app, by, id, Some(confirm.code)).await };
+    let work =
+        async move { enrollments::confirm(&app, by, id, Sent::One(Some(confirm.code))).await };
     shown(to_the_end(work).await)
 }
 

@@ -246,7 +246,7 @@ pub(super) async fn token(
         edge.attempts.by_network.take(from).map_err(Refusal::rate_limited)?;
     }
     body::require_media_type(&parts.headers, "application/x-www-form-urlencoded")?;
-    let mut asked = Asked::parse(&body::read(stream).await?)?;
+    let mut asked = Asked::parse(&body::read(stream, body::BODY_BYTES_MAX).await?)?;
     let claimed = Claimed::read(&parts.headers, &mut asked)?;
     // Before the assertion is used up: whoever only lacks a nonce comes again with the same one.
     let proof = proof(&edge, &parts.headers)?;

@@ -136,8 +136,9 @@ pub(crate) fn open(n: u64, proved_by: u64) -> Write {
     let change = VerifierChange::Open {
         generation: 1,
         sealed: Sealed::from_stored(format!("key.nonce.first{n}")),
-        parameters: Parameters::APP_MOVIL,
+        method: Parameters::APP_MOVIL.into(),
         proved_by,
+        drift: 0,
     };
     Write::Verifier(company(), id(n), change)
 }
@@ -160,7 +161,7 @@ pub(crate) fn check(n: u64, step: u64) -> Check {
         };
         let is_fresh = held.counters.last_step < Some(Step(step));
         let counters = if is_fresh {
-            Counters { last_step: Some(Step(step)), failures: 0, waits_until: None }
+            Counters { last_step: Some(Step(step)), ..Counters::default() }
         } else {
             let waits_until = Some(Timestamp::from_seconds(NOW + 5));
             Counters { failures: held.counters.failures + 1, waits_until, ..held.counters }
@@ -444,8 +445,8 @@ pub(crate) async fn the_verifier_opens_closes_reopens_and_is_destroyed(store: &d
         generation: 1,
         open: true,
         sealed: Some(Sealed::from_stored("key.nonce.first1".to_owned())),
-        parameters: Parameters::APP_MOVIL,
-        counters: Counters { last_step: Some(Step(10)), failures: 0, waits_until: None },
+        method: Parameters::APP_MOVIL.into(),
+        counters: Counters { last_step: Some(Step(10)), ..Counters::default() },
     };
     assert_eq!(held(store, 1).await, opened);
 
@@ -478,16 +479,17 @@ pub(crate) async fn a_new_generation_forgives_failures_and_never_gives_a_step_ba
         let change = VerifierChange::Open {
             generation,
             sealed: Sealed::from_stored(format!("key.nonce.{generation}")),
-            parameters: Parameters::AUTHENTICATOR_APP,
+            method: Parameters::AUTHENTICATOR_APP.into(),
             proved_by,
+            drift: -2,
         };
         write(store, Write::Verifier(company(), id(1), change)).await;
         let expected = Verifier {
             generation,
             open: true,
             sealed: Some(Sealed::from_stored(format!("key.nonce.{generation}"))),
-            parameters: Parameters::AUTHENTICATOR_APP,
-            counters: Counters { last_step: Some(Step(last)), failures: 0, waits_until: None },
+            method: Parameters::AUTHENTICATOR_APP.into(),
+            counters: Counters { last_step: Some(Step(last)), drift: -2, ..Counters::default() },
         };
         assert_eq!(held(store, 1).await, expected);
     }
@@ -617,8 +619,8 @@ pub(crate) async fn checks_and_changes_of_one_verifier_lose_nothing_of_each_othe
 pub(crate) async fn a_rule_cannot_give_a_step_back(store: &dyn Store) {
     write(store, open(1, 10)).await;
     let before = held(store, 1).await;
-    for last_step in [None, Some(Step(9))] {
-        let counters = Some(Counters { last_step, ..Counters::default() });
+    for (last_step, drift) in [(None, 0), (Some(Step(9)), 0), (Some(Step(11)), -1)] {
+        let counters = Some(Counters { last_step, drift, ..Counters::default() });
         let judge = move |_: Option<&Verifier>| Judged {
             counters,
             attempt: attempt(Some(id(1)), "accepted"),
@@ -653,7 +655,7 @@ pub(crate) async fn attempts_count_before_there_is_a_seed(store: &dyn Store) {
     write(store, Write::Verifier(company(), id(1), VerifierChange::Forgive)).await;
     assert_eq!(held(store, 1).await.counters, Counters::default());
     write(store, open(1, 10)).await;
-    let counters = Counters { last_step: Some(Step(10)), failures: 0, waits_until: None };
+    let counters = Counters { last_step: Some(Step(10)), ..Counters::default() };
     assert_eq!(held(store, 1).await.counters, counters);
 }
 

@@ -10,7 +10,7 @@
 use async_trait::async_trait;
 use semilla_core::audit;
 use semilla_core::id::{ClientId, CompanyId, TokenId};
-use semilla_core::otp::Parameters;
+use semilla_core::otp::Method;
 use semilla_core::seal::Sealed;
 use semilla_core::time::Timestamp;
 use semilla_core::verifier::Counters;
@@ -182,7 +182,7 @@ pub struct Verifier {
     /// Its seed; none once it is destroyed.
     pub sealed: Option<Sealed>,
     /// How its codes are made.
-    pub parameters: Parameters,
+    pub method: Method,
     /// The counters of all attempts.
     pub counters: Counters,
 }
@@ -198,9 +198,11 @@ pub enum VerifierChange {
         /// Its seed.
         sealed: Sealed,
         /// How its codes are made.
-        parameters: Parameters,
+        method: Method,
         /// The step of the code that proved it, which is thereby consumed.
         proved_by: u64,
+        /// By how many steps the token's own clock is ahead, as that code has shown.
+        drift: i32,
     },
     /// Codes are refused from now on; the seed stays.
     Close,

@@ -23,7 +23,7 @@ use semilla_core::protocol::bytes::Nonce;
 use semilla_core::protocol::messages::{self, Version};
 use semilla_core::protocol::wire;
 use semilla_core::seal::Purpose;
-use semilla_core::token::Token;
+use semilla_core::token::{Kind, Token};
 
 use super::caller::{Acting, Caller, Phone};
 use super::effects::{self, apply, end_operation, settle_token};
@@ -309,7 +309,10 @@ fn display(
 ) -> Display {
     let language = Language::Spanish;
     let text = |label: Label| label.text(language);
+    let is_virtual = token.is_none_or(|token| token.kind == Kind::Virtual);
     let title = match action {
+        Approvable::Release(_) if !is_virtual => Label("Liberar token", "Release token"),
+        Approvable::Unblock if !is_virtual => Label("Desbloquear token", "Unblock token"),
         Approvable::Release(_) => Label("Liberar token virtual", "Release virtual token"),
         Approvable::Unblock => Label("Desbloquear token virtual", "Unblock virtual token"),
         Approvable::Rotate(_) => Label("Renovar semilla", "Rotate seed"),
@@ -317,6 +320,10 @@ fn display(
         Approvable::Recover => Label("Recuperar acceso sin teléfono", "Recover without a phone"),
     };
     let consequence = match action {
+        Approvable::Release(_) if token.is_some_and(|token| token.kind == Kind::Physical) => Label(
+            "Sus códigos dejan de valer y el token vuelve a la empresa: pídalo a su usuario.",
+            "Its codes are no longer valid and the token returns to the company: ask its user for it.",
+        ),
         Approvable::Release(_) => Label(
             "La semilla se destruye y el token vuelve a la empresa.",
             "The seed is destroyed and the token returns to the company.",

@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use semilla_core::audit::{Actor, Draft, Subject};
 use semilla_core::id::{ClientId, CompanyId, TokenId, UserId};
-use semilla_core::operations::BlockCause;
-use semilla_core::otp::{Code, Parameters, Step};
+use semilla_core::operations::{BlockCause, State};
+use semilla_core::otp::{Code, Method, Step};
 use semilla_core::person::{Company, Login, User};
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::seal::{Purpose, Sealed};
 use semilla_core::secret::SecretText;
 use semilla_core::time::Timestamp;
-use semilla_core::token::Serial;
-use semilla_core::verifier::{Locked, Lockout, Verdict};
+use semilla_core::token::{Kind, Serial};
+use semilla_core::verifier::{Locked, Lockout, Reach, Search, Verdict};
 use serde::Deserialize;
 
 use super::caller::Caller;
+use super::effects::Proved;
 use super::views::VerifyView;
 use super::{Failure, act};
 use crate::app::App;
@@ -47,7 +48,7 @@ pub enum Tried {
     /// The code is right, and its step is consumed.
     Accepted,
     /// The code proves the seed it was checked against; its step is yet to be consumed.
-    Proved(Step),
+    Proved(Proved),
     /// It is not, for whichever reason.
     Refused,
     /// Attempts are refused unseen until then; `None` is for good.
@@ -69,8 +70,40 @@ pub enum Against {
         /// Its seed.
         sealed: Sealed,
         /// How its codes are made.
-        parameters: Parameters,
+        method: Method,
+        /// The last step that another generation of the same seed reached.
+        after: Option<Step>,
+        /// By how many steps the token's own clock is said to be ahead.
+        drift: i32,
     },
+}
+
+/// What was sent to be checked; none where it was no code.
+pub enum Sent {
+    /// A code.
+    One(Option<Code>),
+    /// Two codes in a row, by which a token is found that has left the window.
+    Two(Option<[Code; 2]>),
+}
+
+impl Sent {
+    /// Reads what a person typed: a code, or two in a row.
+    pub fn read(code: &SecretText, next: Option<&SecretText>) -> Self {
+        let read = |text: &SecretText| Code::parse(text.expose()).ok();
+        match next {
+            None => Self::One(read(code)),
+            Some(next) => Self::Two(read(code).zip(read(next)).map(|(code, next)| [code, next])),
+        }
+    }
+
+    /// Whether it can be right for any seed with this method.
+    fn fits(&self, method: &Method) -> bool {
+        let fits = |code: &Code| code.digits() == method.digits();
+        match self {
+            Self::One(code) => code.as_ref().is_some_and(fits),
+            Self::Two(codes) => codes.as_ref().is_some_and(|codes| codes.iter().all(fits)),
+        }
+    }
 }
 
 /// Checks a code for a program. One answer for wrong, used, waiting, blocked, unknown and foreign
@@ -86,9 +119,34 @@ pub async fn verify(
         (None, Some(user)) => token_of_user(app, company.id, user).await?,
         _ => return Err(Problem::field("#/token", "name either a token or a user").into()),
     };
-    let code = Code::parse(request.code.expose()).ok();
     let by = By { company, token, client: Some(caller.client.id) };
-    let tried = attempt(app, by, code, Against::Live).await?;
+    answered(attempt(app, by, Sent::read(&request.code, None), Against::Live).await?)
+}
+
+/// Finds a token with a clock or counter of its own again, by two codes in a row. It is an attempt
+/// like any other: counted, recorded, and never accepted twice.
+pub async fn resynchronize(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: TokenId,
+    codes: [SecretText; 2],
+) -> Result<VerifyView, Failure> {
+    let company = &caller.company;
+    let stored = app.store.get::<StoredToken>(company.id, &id.to_string()).await?;
+    let token = stored.ok_or_else(Problem::not_found)?.record.token;
+    if token.kind == Kind::Virtual {
+        let mut problem = Problem::new(
+            ProblemType::StateConflict,
+            "Only a token that came with its seed has a clock or a counter of its own.",
+        );
+        problem.state = Some(token.state().name().to_owned());
+        return Err(problem.into());
+    }
+    let by = By { company, token: Some(id), client: Some(caller.client.id) };
+    answered(attempt(app, by, Sent::read(&codes[0], Some(&codes[1])), Against::Live).await?)
+}
+
+fn answered(tried: Tried) -> Result<VerifyView, Failure> {
     match tried {
         Tried::Unreadable => Err(unreadable()),
         tried => Ok(VerifyView { accepted: tried == Tried::Accepted }),
@@ -134,8 +192,15 @@ async fn token_of_user(
         },
     };
     let Some(user) = user else { return Ok(None) };
-    let held = super::tokens::held_by(app, company, user).await?;
-    Ok(held.map(|stored: StoredToken| stored.token.id))
+    // The virtual one, unless it is yet to be enrolled: who moves from a token of another kind to a
+    // virtual one is never without a code.
+    let (of_phone, other) = super::tokens::held_by(app, company, user).await?;
+    let waits = |held: &StoredToken| held.token.state() == State::Assigned;
+    let held = match (of_phone, other) {
+        (Some(of_phone), Some(other)) if waits(&of_phone) => Some(other),
+        (of_phone, other) => of_phone.or(other),
+    };
+    Ok(held.map(|stored| stored.token.id))
 }
 
 /// Who tries a code, and of what.
@@ -150,25 +215,27 @@ pub struct By<'a> {
 }
 
 /// One attempt: claimed, checked, counted and recorded in one transaction, and what follows from
-/// too many of them. `code` is none where what came is no code: refused, and not counted, since it
-/// can be right for no seed (security 2).
+/// too many of them. What is no code is refused, and not counted, since it can be right for no seed
+/// (security 2).
 pub async fn attempt(
     app: &Arc<App>,
     by: By<'_>,
-    code: Option<Code>,
+    sent: Sent,
     against: Against,
 ) -> Result<Tried, Failure> {
     require_steady_clock(app).await?;
     let lockout = by.company.policy.lockout;
+    let reach = Reach { look_ahead: by.company.policy.look_ahead };
     let now = app.now();
     let rule = Rule {
         app: Arc::clone(app),
         company: by.company.id,
         token: by.token,
         client: by.client,
-        code,
+        sent,
         against,
         lockout,
+        reach,
         now,
     };
     let check = Check {
@@ -214,9 +281,10 @@ struct Rule {
     company: CompanyId,
     token: Option<TokenId>,
     client: Option<ClientId>,
-    code: Option<Code>,
+    sent: Sent,
     against: Against,
     lockout: Lockout,
+    reach: Reach,
     now: Timestamp,
 }
 
@@ -235,20 +303,21 @@ impl Rule {
         };
         let unseen = |word: &str| outcome(word.to_owned(), None, counters.failures);
         let Some(token) = self.token else { return unseen("unknown") };
-        let (generation, sealed, parameters) = match (&self.against, verifier) {
-            (Against::Proving { generation, sealed, parameters }, _) => {
-                (*generation, sealed, *parameters)
+        let (generation, sealed, method) = match (&self.against, verifier) {
+            (Against::Proving { generation, sealed, method, .. }, _) => {
+                (*generation, sealed, *method)
             }
             (
                 Against::Live,
-                Some(Verifier { open: true, sealed: Some(sealed), generation, parameters, .. }),
-            ) => (*generation, sealed, *parameters),
+                Some(Verifier { open: true, sealed: Some(sealed), generation, method, .. }),
+            ) => (*generation, sealed, *method),
             (Against::Live, Some(Verifier { sealed: Some(_), .. })) => return unseen("closed"),
             (Against::Live, _) => return unseen("no_seed"),
         };
         // Also a code of another length can be right for nothing.
-        let fits = |code: &&Code| code.digits() == parameters.digits;
-        let Some(code) = self.code.as_ref().filter(fits) else { return unseen("malformed") };
+        if !self.sent.fits(&method) {
+            return unseen("malformed");
+        }
         // Claimed first: what follows can only be done with a claimed attempt.
         let claimed = match counters.claim(&self.lockout, self.now) {
             Ok(claimed) => claimed,
@@ -263,19 +332,34 @@ impl Rule {
             return outcome("unreadable".to_owned(), Some(counters), counters.failures);
         };
         let before = counters.failures;
+        // Of an attempt that is not accepted all that is stored is that it was made.
         let pending = claimed_counters(&counters, &self.lockout, self.now);
-        match (claimed.check(&seed, &parameters, code, self.now), &self.against) {
-            ((Verdict::Accepted(_), after), Against::Live) => {
-                outcome("accepted".to_owned(), Some(after), before)
+        let failures = pending.map_or(before, |pending| pending.failures);
+        let (claimed, search) = match &self.against {
+            Against::Live => (claimed, Search::Forward),
+            Against::Proving { after, drift, .. } => {
+                (claimed.on_new_generation(*after, *drift), Search::Afresh)
+            }
+        };
+        let (reach, now) = (self.reach, self.now);
+        let ((verdict, after), accepted) = match &self.sent {
+            Sent::One(Some(code)) => (claimed.check(&seed, &method, reach, code, now), "accepted"),
+            Sent::Two(Some([code, next])) => {
+                let codes = [code, next];
+                (claimed.resynchronize(&seed, &method, search, codes, now), "resynchronized")
+            }
+            Sent::One(None) | Sent::Two(None) => return unseen("malformed"),
+        };
+        match (verdict, &self.against) {
+            (Verdict::Accepted(_), Against::Live) => {
+                outcome(accepted.to_owned(), Some(after), before)
             }
             // Proven, but not yet live: the attempt stays claimed until the confirmation is durable.
-            ((Verdict::Accepted(step), _), Against::Proving { .. }) => {
-                outcome(format!("proved:{}", step.0), pending, before)
+            (Verdict::Accepted(step), Against::Proving { .. }) => {
+                outcome(format!("proved:{}:{}", step.0, after.drift), pending, before)
             }
-            ((Verdict::Used, after), _) => outcome("used".to_owned(), Some(after), after.failures),
-            ((Verdict::Wrong, after), _) => {
-                outcome("wrong".to_owned(), Some(after), after.failures)
-            }
+            (Verdict::Used, _) => outcome("used".to_owned(), pending, failures),
+            (Verdict::Wrong, _) => outcome("wrong".to_owned(), pending, failures),
         }
     }
 }
@@ -293,11 +377,15 @@ fn read_outcome(outcome: &str) -> Tried {
         Some(("waiting", until)) => {
             Tried::Locked(until.parse().ok().map(Timestamp::from_milliseconds))
         }
-        Some(("proved", step)) => {
-            step.parse().map_or(Tried::Refused, |step| Tried::Proved(Step(step)))
-        }
+        Some(("proved", shown)) => match shown.split_once(':') {
+            Some((step, drift)) => match (step.parse().map(Step), drift.parse()) {
+                (Ok(step), Ok(drift)) => Tried::Proved(Proved { step, drift }),
+                _ => Tried::Refused,
+            },
+            None => Tried::Refused,
+        },
         _ => match outcome {
-            "accepted" => Tried::Accepted,
+            "accepted" | "resynchronized" => Tried::Accepted,
             "locked" => Tried::Locked(None),
             "unreadable" => Tried::Unreadable,
             _ => Tried::Refused,
@@ -349,6 +437,7 @@ async fn follow_up(
         }
         "wrong" | "used" if failures + 5 == lockout.block_at => tell("otp.block_is_near"),
         "accepted" if failures >= lockout.wait_from => tell("otp.accepted_after_failures"),
+        "resynchronized" => tell("otp.resynchronized"),
         "unreadable" => tell("otp.seed_unreadable"),
         _ => return Ok(()),
     };

@@ -18,7 +18,7 @@ use semilla_core::protocol::{messages, wire};
 use semilla_core::seal::Purpose;
 use semilla_core::secret::SecretText;
 use semilla_core::time::Timestamp;
-use semilla_core::token::Custody;
+use semilla_core::token::{Custody, Kind};
 use serde::Serialize;
 
 use super::approvals::{self, Approvers, AskedAbout};
@@ -514,7 +514,8 @@ pub async fn own(app: &App, phone: &Phone) -> Result<wire::Devices, Failure> {
 pub async fn held(app: &App, phone: &Phone) -> Result<wire::HeldTokens, Failure> {
     phone.require_bound()?;
     let mut query = Query::of(StoredToken::TABLE, phone.company.id, 10)
-        .equals("holder", phone.user.id.to_string());
+        .equals("holder", phone.user.id.to_string())
+        .equals("kind", Kind::Virtual.name());
     query.order = Some("serial");
     let found = app.store.find::<StoredToken>(&query).await?;
     let tokens = found.into_iter().map(|stored| {
@@ -533,7 +534,7 @@ pub async fn held(app: &App, phone: &Phone) -> Result<wire::HeldTokens, Failure>
             state_version: u64::try_from(stored.version).unwrap_or(0),
             device: live.and_then(|live| match live.custody {
                 Custody::Phone(device) => Some(device),
-                Custody::AuthenticatorApp => None,
+                Custody::AuthenticatorApp | Custody::Imported => None,
             }),
         }
     });

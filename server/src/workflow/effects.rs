@@ -6,16 +6,20 @@ use semilla_core::approval::{Operation, OperationState};
 use semilla_core::audit::{Actor, Subject};
 use semilla_core::device::{Device, DeviceState};
 use semilla_core::enrollment::{Enrollment, EnrollmentState};
-use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId};
+use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId};
 use semilla_core::operations::{Action, BlockCause, RotateCause, State};
+use semilla_core::otp::Step;
 use semilla_core::person::{Company, User};
 use semilla_core::receipt;
+use semilla_core::seal::{Purpose, SealError, Sealed};
+use semilla_core::secret::Seed;
 use semilla_core::token::{Changed, Custody, Effect, Live, Token, TokenState};
 
 use super::Failure;
 use super::unit::Unit;
-use crate::records::{DEVICE_STATES_HELD, Generation, InboxItem, StoredToken};
-use crate::store::{Query, Record, Scope, Topic, VerifierChange, Versioned, Write};
+use crate::app::App;
+use crate::records::{DEVICE_STATES_HELD, Generation, InboxItem, OwnSeed, StoredToken};
+use crate::store::{Query, Record, Scope, StoreError, Topic, VerifierChange, Versioned, Write};
 
 /// The kind of audit record that an operation leaves.
 pub fn audit_kind(action: Action) -> &'static str {
@@ -75,6 +79,7 @@ pub async fn apply(
                 unit.save(&generation);
             }
             Effect::FailuresForgiven => verifier(unit, token, VerifierChange::Forgive),
+            Effect::OwnSeedDestroyed => destroy_own_seed(unit, token).await?,
             Effect::DeviceRevoked(id) => {
                 // With the cause that the token itself was blocked for.
                 let TokenState::Blocked { cause, .. } = token.state else { continue };
@@ -85,20 +90,28 @@ pub async fn apply(
     Ok(stored)
 }
 
+/// What the code that proved a generation has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proved {
+    /// Its step, which is consumed.
+    pub step: Step,
+    /// By how many steps the token's own clock is ahead.
+    pub drift: i32,
+}
+
 /// Opens the verifier for a proven generation and keeps that it was.
 pub fn go_live(
     unit: &mut Unit<'_>,
     token: &Token,
     live: Live,
     sealed: semilla_core::seal::Sealed,
-    parameters: semilla_core::otp::Parameters,
-    proved_by: u64,
+    method: semilla_core::otp::Method,
+    proved: Proved,
 ) {
-    verifier(
-        unit,
-        token,
-        VerifierChange::Open { generation: live.generation, sealed, parameters, proved_by },
-    );
+    let Proved { step, drift } = proved;
+    let generation = live.generation;
+    let change = VerifierChange::Open { generation, sealed, method, proved_by: step.0, drift };
+    verifier(unit, token, change);
     if let Some(holder) = token.holder() {
         let generation = Generation {
             company: token.company,
@@ -140,8 +153,10 @@ fn record_of(
     }
     if let Some(live) = token.live() {
         draft = draft.with("generation", live.generation);
-        if live.custody == Custody::AuthenticatorApp {
-            draft = draft.with("custody", "authenticator_app");
+        match live.custody {
+            Custody::Phone(_) => {}
+            Custody::AuthenticatorApp => draft = draft.with("custody", "authenticator_app"),
+            Custody::Imported => draft = draft.with("custody", "imported"),
         }
     }
     draft
@@ -178,12 +193,52 @@ async fn open_enrollment(
         rotation: rotation.filter(|_| token.live().is_some()),
         current,
         asked_by: None,
-        state: EnrollmentState::Open,
+        state: beginning(unit, token).await?,
         created: unit.now,
         expires: unit.now.plus(company.policy.enrollment()),
     };
     unit.save(&enrollment);
     wake_phones(unit, token.company, holder).await
+}
+
+/// How an enrollment begins: without a seed, or with the one that the token came with, sealed anew
+/// for this generation.
+async fn beginning(unit: &mut Unit<'_>, token: &Token) -> Result<EnrollmentState, Failure> {
+    if !token.has_own_seed {
+        return Ok(EnrollmentState::Open);
+    }
+    let own = unit.must::<OwnSeed>(CompanyId::BANK, &token.id.to_string()).await?.record;
+    let seed = open_own_seed(unit.app, &own)?;
+    let (company, generation) = (token.company, token.generation);
+    let purpose = Purpose::Seed { company, token: token.id, generation };
+    let seed = unit.app.keyring.seal_seed(&seed, &purpose, unit.app.entropy.as_ref());
+    Ok(EnrollmentState::InHand { seed, method: own.method, after: own.after, drift: own.drift })
+}
+
+/// Seals the seed that a token comes with.
+pub fn seal_own_seed(app: &App, token: TokenId, seed: &Seed) -> Sealed {
+    let id = token.to_string();
+    let purpose = Purpose::Other { kind: "own-seed", company: CompanyId::BANK, id: &id };
+    app.keyring.seal_seed(seed, &purpose, app.entropy.as_ref())
+}
+
+/// Opens the seed that a token came with.
+pub fn open_own_seed(app: &App, own: &OwnSeed) -> Result<Seed, Failure> {
+    let id = own.token.to_string();
+    let purpose = Purpose::Other { kind: "own-seed", company: CompanyId::BANK, id: &id };
+    let opened = app.keyring.open_seed(&own.sealed, &purpose);
+    let table = OwnSeed::TABLE.name;
+    let what = |error: SealError| StoreError::Inconsistent { table, what: error.to_string() };
+    Ok(opened.map_err(what)?)
+}
+
+/// Destroys the seed that a token came with.
+pub async fn destroy_own_seed(unit: &mut Unit<'_>, token: &Token) -> Result<(), Failure> {
+    let own = unit.must::<OwnSeed>(CompanyId::BANK, &token.id.to_string()).await?;
+    unit.forget(&own.record);
+    let (table, id) = (OwnSeed::TABLE, own.record.id());
+    unit.batch.writes.push(Write::Delete(table, CompanyId::BANK, id, own.version));
+    Ok(())
 }
 
 /// Tells a person's phones to look at what waits for them.

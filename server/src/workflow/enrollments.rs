@@ -8,7 +8,6 @@ use semilla_core::approval::Answering;
 use semilla_core::audit::{Actor, Draft, Subject};
 use semilla_core::enrollment::{Activation, ActivationState, Enrollment, EnrollmentState};
 use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
-use semilla_core::otp::{Code, Step};
 use semilla_core::otpauth::{self, KeyUri, Label};
 use semilla_core::person::{Company, User};
 use semilla_core::policy::Profile;
@@ -24,8 +23,8 @@ use semilla_core::secret::{SecretText, Seed};
 use semilla_core::token::Custody;
 
 use super::caller::{Caller, Phone};
-use super::codes::{Against, By, Tried, attempt};
-use super::effects::{apply, go_live};
+use super::codes::{Against, By, Sent, Tried, attempt};
+use super::effects::{Proved, apply, go_live};
 use super::tokens::problem_of;
 use super::unit::Unit;
 use super::views::{ActivationView, EnrollmentView, OtpauthView};
@@ -71,6 +70,12 @@ pub async fn activation(
 ) -> Result<Plan<ActivationView>, Failure> {
     let mut unit = Unit::new(app);
     let enrollment = open_one(&mut unit, caller.company.id, id).await?.record;
+    if matches!(enrollment.state, EnrollmentState::InHand { .. }) {
+        return Err(wrong_profile(
+            "The seed of this token came with it: confirm the enrollment by a code it shows.",
+        )
+        .into());
+    }
     if enrollment.profile == Profile::AuthenticatorApp {
         return Err(wrong_profile(
             "This company's seeds go to authenticator apps: ask for the otpauth URI.",
@@ -405,12 +410,13 @@ pub async fn confirm(
     app: &Arc<App>,
     by: Confirming,
     id: EnrollmentId,
-    code: Option<Code>,
+    sent: Sent,
 ) -> Result<wire::Confirmed, Failure> {
     let company = by.company().clone();
     let enrollment = app.store.get::<Enrollment>(company.id, &id.to_string()).await?;
     let enrollment = enrollment.ok_or_else(Problem::not_found)?.record;
-    let seed = match (&by, &enrollment.state) {
+    let method = enrollment.parameters().into();
+    let (sealed, method, after, drift) = match (&by, &enrollment.state) {
         (Confirming::Phone(phone), _) if enrollment.holder != phone.user.id => {
             return Err(Problem::not_found().into());
         }
@@ -430,27 +436,41 @@ pub async fn confirm(
             if *device == phone.device.record.id =>
         {
             phone.require_bound()?;
-            seed.clone()
+            (seed.clone(), method, None, 0)
         }
-        (Confirming::Program(_), EnrollmentState::Shown { seed }) => seed.clone(),
+        (Confirming::Program(_), EnrollmentState::Shown { seed }) => {
+            (seed.clone(), method, None, 0)
+        }
+        (Confirming::Program(_), EnrollmentState::InHand { seed, method, after, drift }) => {
+            (seed.clone(), *method, *after, *drift)
+        }
         (_, EnrollmentState::Open) => {
             return Err(wrong_profile("Nothing was delivered yet that a code could prove.").into());
         }
         (_, state) if state.is_open() => return Err(Problem::not_found().into()),
         _ => return Err(ended(&enrollment).into()),
     };
-    let against = Against::Proving {
-        generation: enrollment.generation,
-        sealed: seed,
-        parameters: enrollment.parameters(),
-    };
+    let in_hand = matches!(enrollment.state, EnrollmentState::InHand { .. });
+    if matches!(sent, Sent::Two(_)) && !in_hand {
+        let detail = "only a token that came with its seed is looked for by two codes";
+        return Err(Problem::field("#/next_code", detail).into());
+    }
+    let against =
+        Against::Proving { generation: enrollment.generation, sealed, method, after, drift };
     let client = match &by {
         Confirming::Program(caller) => Some(caller.client.id),
         Confirming::Phone(_) => None,
     };
     let tried = By { company: &company, token: Some(enrollment.token), client };
-    let step = match attempt(app, tried, code, against).await? {
-        Tried::Proved(step) => step,
+    let proved = match attempt(app, tried, sent, against).await? {
+        Tried::Proved(proved) => proved,
+        Tried::Refused if in_hand => {
+            return Err(Problem::new(
+                ProblemType::CodeInvalid,
+                "The code is not one this token shows now. Try the next one, or send two in a row: code and next_code.",
+            )
+            .into());
+        }
         Tried::Refused | Tried::Accepted => {
             return Err(Problem::new(
                 ProblemType::CodeInvalid,
@@ -475,7 +495,7 @@ pub async fn confirm(
     };
     let acted = act(app, None, move |app| {
         let by = by.clone();
-        async move { prove(&app, &by, id, step).await }
+        async move { prove(&app, &by, id, proved).await }
     })
     .await?;
     match acted {
@@ -490,14 +510,18 @@ async fn prove(
     app: &App,
     by: &Confirming,
     id: EnrollmentId,
-    step: Step,
+    proved: Proved,
 ) -> Result<Plan<wire::Confirmed>, Failure> {
     let mut unit = Unit::new(app);
     let company = by.company().id;
     let mut enrollment = open_one(&mut unit, company, id).await?.record;
-    let (sealed, custody) = match &enrollment.state {
-        EnrollmentState::Delivered { device, seed, .. } => (seed.clone(), Custody::Phone(*device)),
-        EnrollmentState::Shown { seed } => (seed.clone(), Custody::AuthenticatorApp),
+    let of_profile = enrollment.parameters().into();
+    let (sealed, method, custody) = match &enrollment.state {
+        EnrollmentState::Delivered { device, seed, .. } => {
+            (seed.clone(), of_profile, Custody::Phone(*device))
+        }
+        EnrollmentState::Shown { seed } => (seed.clone(), of_profile, Custody::AuthenticatorApp),
+        EnrollmentState::InHand { seed, method, .. } => (seed.clone(), *method, Custody::Imported),
         _ => return Err(ended(&enrollment).into()),
     };
     if let Confirming::Phone(phone) = by {
@@ -512,10 +536,11 @@ async fn prove(
         .map_err(|refused| problem_of(refused, Some(&stored.record)))?;
     let Some(live) = changed.token.live() else { return Err(Problem::not_found().into()) };
     let confirmed = wire::Confirmed { token: enrollment.token, generation: live.generation };
-    enrollment.state = EnrollmentState::Confirmed { at: unit.now, step, device: custody.device() };
+    enrollment.state =
+        EnrollmentState::Confirmed { at: unit.now, step: proved.step, device: custody.device() };
     unit.save(&enrollment);
     let proven = apply(&mut unit, &stored, changed, by.actor(), None).await?;
-    go_live(&mut unit, &proven.token, live, sealed, enrollment.parameters(), step.0);
+    go_live(&mut unit, &proven.token, live, sealed, method, proved);
     Ok(unit.plan(confirmed))
 }
 

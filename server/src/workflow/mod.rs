@@ -32,6 +32,7 @@ pub mod people;
 pub mod restore;
 pub mod retention;
 pub mod rewrap;
+pub mod stock;
 pub mod tokens;
 pub mod trail;
 pub mod unit;

@@ -7,18 +7,19 @@ use semilla_core::operations::{self, Action, BlockCause, State};
 use semilla_core::person::{Company, Role, User};
 use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::text::fold;
-use semilla_core::token::{Kind, Refused, Serial, Token};
+use semilla_core::time::Timestamp;
+use semilla_core::token::{Changed, Effect, Kind, Refused, Serial, Token};
 use serde::Deserialize;
 
 use super::caller::{Acting, Caller};
-use super::effects::{apply, audit_kind};
+use super::effects::{apply, audit_kind, destroy_own_seed};
 use super::unit::Unit;
 use super::views::{
     EnrollmentOpened, EnrollmentView, GenerationView, Page, TokenView, TokensChanged,
 };
 use super::{Failure, Plan};
 use crate::app::App;
-use crate::records::{Generation, StoredToken};
+use crate::records::{Generation, OwnSeed, StoredToken};
 use crate::store::{Query, Record, Records, Scope, Topic, Value, Versioned, Write};
 
 /// The problem of an operation that the rules refuse: the state that is in the way, what may be
@@ -92,7 +93,11 @@ pub async fn assign(
         )
         .into());
     }
-    if let Some(other) = held_by(app, company, user).await? {
+    // One of our own, and one that came with its seed: who moves from the one to the other is never
+    // without a code.
+    let (of_phone, others) = held_by(app, company, user).await?;
+    let same = if stored.record.token.kind == Kind::Virtual { of_phone } else { others };
+    if let Some(other) = same {
         let mut problem = Problem::new(
             ProblemType::StateConflict,
             format!("This person holds token {} already: release it first.", other.token.serial),
@@ -101,7 +106,7 @@ pub async fn assign(
         problem.who_can_act = Some("administrator".to_owned());
         return Err(problem.into());
     }
-    // One token per person: two assignments at once meet in the person's record.
+    // Two assignments at once meet in the person's record.
     unit.save(&holder);
     let enrollment = EnrollmentId::new(unit.now, app.entropy.as_ref());
     let changed = stored
@@ -114,17 +119,19 @@ pub async fn assign(
     enrollment_opened(unit, company, enrollment).await
 }
 
-/// The virtual token that a person holds.
+/// The virtual token that a person holds, and the one that came with its seed.
 pub async fn held_by(
     app: &App,
     company: CompanyId,
     user: UserId,
-) -> Result<Option<StoredToken>, Failure> {
-    let query = Query::of(StoredToken::TABLE, company, 10)
-        .equals("holder", user.to_string())
-        .equals("kind", Kind::Virtual.name());
+) -> Result<(Option<StoredToken>, Option<StoredToken>), Failure> {
+    let query = Query::of(StoredToken::TABLE, company, 10).equals("holder", user.to_string());
     let held = app.store.find::<StoredToken>(&query).await?;
-    Ok(held.into_iter().map(|stored| stored.record).next())
+    let (of_phone, others): (Vec<_>, Vec<_>) = held
+        .into_iter()
+        .map(|stored| stored.record)
+        .partition(|stored| stored.token.kind == Kind::Virtual);
+    Ok((of_phone.into_iter().next(), others.into_iter().next()))
 }
 
 /// Opens another enrollment for a token that waits for one; the earlier one is dead.
@@ -250,6 +257,13 @@ pub async fn issue(
     run: &SerialRun,
     kind: Kind,
 ) -> Result<Plan<TokensChanged>, Failure> {
+    if !run.first.is_ours() {
+        let detail = "the serial number of a new token is three letters A-Z and seven digits";
+        return Err(Problem::field("#/first", detail).into());
+    }
+    if kind == Kind::Software {
+        return Err(Problem::field("#/kind", "comes with its seed: import it").into());
+    }
     let mut unit = Unit::new(app);
     let mut tokens = Vec::new();
     for serial in run.serials()? {
@@ -265,7 +279,7 @@ pub async fn issue(
             CompanyId::BANK,
             token.id.to_string(),
         );
-        record_operator(&mut unit, CompanyId::BANK, &token, caller);
+        record_operator(&mut unit, CompanyId::BANK, &token, caller, None);
         let stored = StoredToken { token, holder_name: None, updated: unit.now };
         unit.save(&stored);
         tokens.push(TokenView::of(&stored, 1));
@@ -317,10 +331,14 @@ pub async fn move_tokens(
             problem.detail = format!("{serial}: {}", problem.detail);
             problem
         })?;
+        let mut exported = None;
+        if stored.record.token.has_own_seed {
+            exported = follow_seed(&mut unit, &stored.record.token, &changed, to).await?;
+        }
         let moved = StoredToken { token: changed.token, holder_name: None, updated: unit.now };
         tokens.push(TokenView::of(&moved, stored.version + 1));
         for company in [owner, moved.token.company] {
-            record_operator(&mut unit, company, &moved.token, caller);
+            record_operator(&mut unit, company, &moved.token, caller, exported);
             if owner == moved.token.company {
                 break;
             }
@@ -341,12 +359,46 @@ pub async fn move_tokens(
     Ok(unit.plan(TokensChanged { tokens }))
 }
 
+/// What an operator's move of a token means for the seed it came with. Returns when that seed was
+/// last exported.
+async fn follow_seed(
+    unit: &mut Unit<'_>,
+    token: &Token,
+    changed: &Changed,
+    to: Move,
+) -> Result<Option<Timestamp>, Failure> {
+    let id = token.id.to_string();
+    if changed.effects.contains(&Effect::OwnSeedDestroyed) {
+        destroy_own_seed(unit, token).await?;
+        return Ok(None);
+    }
+    let mut own = unit.must::<OwnSeed>(CompanyId::BANK, &id).await?.record;
+    if to == Move::Withdraw {
+        // The next company's verifier begins where this one's ended: nobody holds the token, so
+        // that this one moves no more.
+        let verifier = unit.app.store.verifier(token.company, token.id).await?;
+        own.after = own.after.max(verifier.and_then(|verifier| verifier.counters.last_step));
+        unit.save(&own);
+    }
+    Ok(own.exported)
+}
+
 /// An operator's work is in the bank's chain by name. A company's chain says that it happened.
-fn record_operator(unit: &mut Unit<'_>, company: CompanyId, token: &Token, caller: &Caller) {
+fn record_operator(
+    unit: &mut Unit<'_>,
+    company: CompanyId,
+    token: &Token,
+    caller: &Caller,
+    exported: Option<Timestamp>,
+) {
     let actor = if company == CompanyId::BANK { caller.actor() } else { Actor::System };
     let subject = Subject { token: Some(token.id), ..Subject::default() };
     let draft = unit.draft(company, audit_kind(token.last.action), actor).about(subject);
-    let draft = draft.with("serial", &token.serial).with("to", token.state().name());
+    let mut draft = draft.with("serial", &token.serial).with("to", token.state().name());
+    if let Some(at) = exported {
+        // A company that is given such a token shall know that its seed is elsewhere as well.
+        draft = draft.with("seed_exported_at", at);
+    }
     unit.record(draft);
     unit.wake(Topic::Audit(company));
 }

@@ -26,7 +26,7 @@ pub struct TokenView {
     pub id: TokenId,
     /// What is printed on lists.
     pub serial: Serial,
-    /// Virtual or physical.
+    /// Virtual, physical, or a program of others.
     pub kind: Kind,
     /// Its state.
     pub state: State,
@@ -109,7 +109,7 @@ pub struct GenerationView {
     pub generation: u32,
     /// Whose it was.
     pub holder: UserId,
-    /// The phone it was on; none where an authenticator app had it.
+    /// The phone it was on; none where an authenticator app had it, or it came with the token.
     pub device: Option<DeviceId>,
     /// Since when it was live.
     pub live_since: Timestamp,
@@ -124,7 +124,7 @@ impl From<&Generation> for GenerationView {
             holder: generation.holder,
             device: match generation.custody {
                 Custody::Phone(device) => Some(device),
-                Custody::AuthenticatorApp => None,
+                Custody::AuthenticatorApp | Custody::Imported => None,
             },
             live_since: generation.live_since,
             destroyed_at: generation.destroyed,

@@ -114,7 +114,7 @@ pub(super) fn name(
     found.map(|(company, id)| Ok((parsed("names", &company)?, id))).transpose()
 }
 
-type StoredVerifier = (i64, bool, Option<String>, String, Option<i64>, i64, Option<i64>);
+type StoredVerifier = (i64, bool, Option<String>, String, Option<i64>, i64, Option<i64>, i32);
 
 /// What the verifier holds of a token.
 pub(super) fn verifier(
@@ -123,7 +123,8 @@ pub(super) fn verifier(
     token: TokenId,
 ) -> Result<Option<Verifier>, Stop> {
     const TABLE: &str = "verifiers";
-    let sql = "SELECT generation, open, sealed, parameters, last_step, failures, waits_until
+    let sql = "SELECT generation, open, sealed, parameters, last_step, failures,
+                      waits_until, drift
                FROM verifiers WHERE company = ?1 AND token = ?2";
     let found: Option<StoredVerifier> = connection
         .prepare_cached(sql)
@@ -137,15 +138,16 @@ pub(super) fn verifier(
 
 fn read_verifier(stored: StoredVerifier, token: &str) -> Result<Verifier, Stop> {
     const TABLE: &str = "verifiers";
-    let (generation, open, sealed, parameters, last_step, failures, waits_until) = stored;
+    let (generation, open, sealed, method, last_step, failures, waits_until, drift) = stored;
     let unreadable = |error: serde_json::Error| inconsistent(TABLE, format!("{token}: {error}"));
     Ok(Verifier {
         generation: counted(TABLE, generation)?,
         open,
         sealed: sealed.map(Sealed::from_stored),
-        parameters: serde_json::from_str(&parameters).map_err(unreadable)?,
+        method: serde_json::from_str(&method).map_err(unreadable)?,
         counters: Counters {
             last_step: last_step.map(|step| counted(TABLE, step)).transpose()?.map(Step),
+            drift,
             failures: counted(TABLE, failures)?,
             waits_until: waits_until.map(Timestamp::from_milliseconds),
         },

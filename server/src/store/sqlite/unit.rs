@@ -9,7 +9,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, params, params_from_iter};
 use semilla_core::audit::{Draft, Head};
 use semilla_core::id::{CompanyId, TokenId};
-use semilla_core::otp::Parameters;
+use semilla_core::otp::{Method, Parameters};
 use semilla_core::verifier::Counters;
 
 use super::rows::{self, Stop, inconsistent, stored};
@@ -195,20 +195,20 @@ impl<'a> Unit<'a> {
     ) -> Result<(), Stop> {
         let (company, token) = (company.to_string(), token.to_string());
         match change {
-            VerifierChange::Open { generation, sealed, parameters, proved_by } => {
+            VerifierChange::Open { generation, sealed, method, proved_by, drift } => {
                 let sql = "
                     INSERT INTO verifiers
-                        (company, token, generation, open, sealed, parameters, last_step, failures)
-                    VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, 0)
+                        (company, token, generation, open, sealed, parameters, last_step, failures, drift)
+                    VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, 0, ?7)
                     ON CONFLICT (company, token) DO UPDATE SET
                         generation = ?3, open = 1, sealed = ?4, parameters = ?5,
                         last_step = max(coalesce(verifiers.last_step, ?6), ?6),
-                        failures = 0, waits_until = NULL";
-                let parameters = self::parameters(parameters)?;
+                        failures = 0, waits_until = NULL, drift = ?7";
+                let method = self::method(method)?;
                 let step = stored("verifiers", *proved_by)?;
                 self.hit(
                     sql,
-                    params![company, token, generation, sealed.as_str(), parameters, step],
+                    params![company, token, generation, sealed.as_str(), method, step, drift],
                 )
             }
             VerifierChange::Reopen => {
@@ -271,21 +271,24 @@ impl<'a> Unit<'a> {
     }
 
     fn count(&self, company: CompanyId, token: TokenId, counters: &Counters) -> Result<(), Stop> {
-        // A step that was consumed stays consumed, whatever the rule says (security 25). A token
-        // that never had a seed gets a row to count on.
+        // A step that was consumed stays consumed, and a clock that was followed forward stays
+        // there, whatever the rule says (security 6, 25). A token that never had a seed gets a row
+        // to count on.
         let sql = "
             INSERT INTO verifiers
-                (company, token, generation, open, parameters, last_step, failures, waits_until)
-            VALUES (?1, ?2, 0, 0, ?6, ?3, ?4, ?5)
+                (company, token, generation, open, parameters, last_step, failures, waits_until, drift)
+            VALUES (?1, ?2, 0, 0, ?6, ?3, ?4, ?5, ?7)
             ON CONFLICT (company, token) DO UPDATE SET
-                last_step = ?3, failures = ?4, waits_until = ?5
-            WHERE verifiers.last_step IS NULL OR verifiers.last_step <= ?3";
+                last_step = ?3, failures = ?4, waits_until = ?5, drift = ?7
+            WHERE (verifiers.last_step IS NULL OR verifiers.last_step <= ?3)
+                AND verifiers.drift <= ?7";
         let step = counters.last_step.map(|step| stored("verifiers", step.0)).transpose()?;
         let waits_until = counters.waits_until.map(|moment| moment.milliseconds());
         let (company, named) = (company.to_string(), token.to_string());
         // Means nothing until there is a seed.
-        let parameters = parameters(&Parameters::APP_MOVIL)?;
-        let values = params![company, named, step, counters.failures, waits_until, parameters];
+        let method = method(&Parameters::APP_MOVIL.into())?;
+        let Counters { failures, drift, .. } = *counters;
+        let values = params![company, named, step, failures, waits_until, method, drift];
         match self.connection.prepare_cached(sql)?.execute(values)? {
             0 => {
                 Err(inconsistent("verifiers", format!("{token}: a step would be given back"))
@@ -367,8 +370,8 @@ impl<'a> Unit<'a> {
     }
 }
 
-fn parameters(parameters: &Parameters) -> Result<String, StoreError> {
-    serde_json::to_string(parameters).map_err(|error| inconsistent("verifiers", error.to_string()))
+fn method(method: &Method) -> Result<String, StoreError> {
+    serde_json::to_string(method).map_err(|error| inconsistent("verifiers", error.to_string()))
 }
 
 /// A chain that cannot be continued fails the transaction: no effect without its record
