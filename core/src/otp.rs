@@ -707,7 +707,7 @@ mod tests {
             (code(100), Choice::from(0), None, Match::None),
         ] {
             let mut computed = Vec::new();
-            let matched = search(submitted, length, Step(100), after, |step| {
+            let matched = search(submitted, length, 99..=101, after, |step| {
                 computed.push(step);
                 code(step)
             });

@@ -64,13 +64,13 @@ pub struct Policy {
     pub lockout: Lockout,
     /// Where seeds live.
     pub profile: Profile,
-    /// How many codes a token with a counter may have shown that nobody sent: 1 to 100.
+    /// How many codes a token with a counter may have shown that nobody sent: 1 to 100, and 10
+    /// where nothing is said.
     #[serde(default = "look_ahead")]
     #[schemars(range(min = 1, max = 100))]
     pub look_ahead: u32,
 }
 
-/// What policies say that were set before there was a choice.
 fn look_ahead() -> u32 {
     Policy::DEFAULT.look_ahead
 }

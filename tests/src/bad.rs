@@ -24,7 +24,7 @@ impl Bad {
 }
 
 /// What is no JSON, or too much of it, whatever was meant (security 97, 98).
-pub fn unreadable(good: &Value, bytes_max: usize) -> Vec<Bad> {
+pub fn unreadable(good: &Value) -> Vec<Bad> {
     let text = good.to_string();
     let deep = |depth: usize| format!("{{\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     let padded = |length: usize| format!("{text}{}", " ".repeat(length - text.len()));
@@ -55,7 +55,7 @@ pub fn unreadable(good: &Value, bytes_max: usize) -> Vec<Bad> {
         malformed("9 deep", deep(8).into_bytes()),
         malformed("very deep", deep(5000).into_bytes()),
         malformed("deep and open", "[".repeat(16_000).into_bytes()),
-        Bad::new("one byte too many", padded(bytes_max + 1), "too-large", ""),
+        Bad::new("one byte too many", padded(16 * 1024 + 1), "too-large", ""),
     ]
 }
 

@@ -20,12 +20,6 @@ pub fn has_body(method: &str) -> bool {
     matches!(method, "POST" | "PUT" | "PATCH")
 }
 
-/// How many bytes a body of the route may have.
-pub fn bytes_max(path: &str) -> usize {
-    use semilla_server::http::body::{BODY_BYTES_MAX, FILE_BYTES_MAX};
-    if path == "/api/v1/stock/import" { FILE_BYTES_MAX } else { BODY_BYTES_MAX }
-}
-
 /// A body that the route takes, as far as its form is concerned.
 pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
     let number = ids.number;
@@ -88,7 +82,10 @@ pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
 
 /// The policy that a company begins with.
 pub fn policy() -> Value {
-    serde_json::to_value(semilla_core::policy::Policy::DEFAULT).expect("JSON")
+    let mut policy = serde_json::to_value(semilla_core::policy::Policy::DEFAULT).expect("JSON");
+    // The one field that may be left out.
+    policy.as_object_mut().expect("an object").remove("look_ahead");
+    policy
 }
 
 /// The policy of a company whose seeds go to authenticator apps.

@@ -138,8 +138,14 @@ fn derive(method: Node<'_, '_>, passphrase: &[u8]) -> Option<Zeroizing<Vec<u8>>>
     let salt = binary(at(parameters, &["Salt", "Specified"])?).ok()?;
     let rounds = words(parameters, &["IterationCount"])?.parse::<NonZeroU32>().ok()?;
     let length = words(parameters, &["KeyLength"])?.parse::<usize>().ok()?;
-    let prf = at(parameters, &["PRF"]).and_then(|prf| prf.attribute("Algorithm"));
-    let prf = match prf.map(|uri| uri.rsplit_once('#').map_or(uri, |(_, name)| name)) {
+    // An attribute says which; python-pskc writes it as text.
+    let prf = at(parameters, &["PRF"]);
+    let prf = prf.and_then(|prf| prf.attribute("Algorithm").or_else(|| prf.text()));
+    let prf = match prf
+        .map(str::trim)
+        .filter(|uri| !uri.is_empty())
+        .map(|uri| uri.rsplit_once('#').map_or(uri, |(_, name)| name))
+    {
         None | Some("hmac-sha1") => pbkdf2::PBKDF2_HMAC_SHA1,
         Some("hmac-sha256") => pbkdf2::PBKDF2_HMAC_SHA256,
         Some("hmac-sha512") => pbkdf2::PBKDF2_HMAC_SHA512,

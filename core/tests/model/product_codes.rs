@@ -9,7 +9,7 @@ use semilla_core::protocol::messages::{self, Enroll};
 use semilla_core::seal::{Purpose, Sealed};
 use semilla_core::secret::Seed;
 use semilla_core::token::Custody;
-use semilla_core::verifier::{Locked, Verdict};
+use semilla_core::verifier::{Reach, Locked, Verdict};
 
 use crate::codes::KeptSeed;
 use crate::faults::Fault;
@@ -151,10 +151,11 @@ impl Product {
             Err(Locked::ForGood) => return Ok(Outcome::Locked),
         };
         let (generation, sealed, parameters) = held;
+        let reach = Reach { look_ahead: self.policy.look_ahead };
         let purpose =
             Purpose::Seed { company: token.company, token: token.id, generation: *generation };
         let seed = self.keyring.open_seed(sealed, &purpose).map_err(|_| "does not open")?;
-        let (verdict, after) = claimed.check(&seed, parameters, &code, self.now);
+        let (verdict, after) = claimed.check(&seed, &(*parameters).into(), reach, &code, self.now);
         if self.fault != Some(Fault::FailuresAreNotCounted) || after.failures == 0 {
             self.tokens[place].counters = after;
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use semilla_server::dev::client::{Http, Program, Reply};
+use semilla_server::http::body::FILE_BYTES_MAX;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -150,6 +151,10 @@ pub(crate) async fn import(import: Import) -> Result<(), Failed> {
     } else if format == "pskc" && content.contains("DerivedKey") {
         body["passphrase"] = asked_for("Passphrase of the file: ")?.as_str().into();
     }
+    // Of what is too large the server reads nothing, and its answer could be lost.
+    if body.to_string().len() > FILE_BYTES_MAX {
+        return Err(failed(USAGE)(&"the file is too large: at most 8 MiB are imported at once"));
+    }
     let doing = format!("importing {}", import.file.display());
     let reply = import.server.ask("/api/v1/stock/import", body, &doing).await?;
     if !reply.status.is_success() {
@@ -163,7 +168,8 @@ pub(crate) async fn import(import: Import) -> Result<(), Failed> {
             let text = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
             let found = line["fault"].as_str().unwrap_or("ready");
             let (serial, method) = (text("serial"), text("method"));
-            print(&format!("line {:>6}  {serial:<32}  {method:<4}  {found}", line["line"]))?;
+            let number = line["line"].as_u64().unwrap_or_default();
+            print(&format!("line {number:>6}  {serial:<32}  {method:<4}  {found}"))?;
         }
         let done = if import.dry_run { "nothing was done" } else { "all of them are in the stock" };
         print(&format!("{} ready, {} faulty: {done}", report["ready"], report["faulty"]))?;

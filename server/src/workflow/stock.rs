@@ -2,6 +2,8 @@
 //! not at all, and what is in the stock leaves it under a passphrase. A token that a company has,
 //! or a seed that was made here, never leaves.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use semilla_core::audit::Subject;
 use semilla_core::id::{CompanyId, TokenId, UserId};
@@ -307,10 +309,18 @@ pub async fn export(
 /// The ids of the tokens that a request names, each with the place it names it at.
 async fn chosen(app: &App, request: &ExportRequest) -> Result<Vec<(String, String)>, Failure> {
     let mut chosen = Vec::new();
+    let too_many = || {
+        let detail = format!("are more than {KEYS_MAX}: name fewer, and make several files");
+        Failure::from(Problem::field("#/serials", detail))
+    };
     if let Some(serials) = &request.serials {
+        if serials.len() > KEYS_MAX {
+            return Err(too_many());
+        }
+        let mut seen = HashSet::new();
         for (place, serial) in serials.iter().enumerate() {
             let place = format!("#/serials/{place}");
-            if serials[..chosen.len()].contains(serial) {
+            if !seen.insert(serial) {
                 return Err(Problem::field(place, "is given twice").into());
             }
             let found = app.store.lookup(Scope::Serial, serial.as_str()).await?;
@@ -330,8 +340,7 @@ async fn chosen(app: &App, request: &ExportRequest) -> Result<Vec<(String, Strin
         let own = found.iter().filter(|stored| stored.record.token.has_own_seed);
         chosen.extend(own.map(|stored| ("#".to_owned(), stored.record.id())));
         if chosen.len() > KEYS_MAX {
-            let detail = format!("has more than {KEYS_MAX}: name them by their serial numbers");
-            return Err(Problem::field("#/serials", detail).into());
+            return Err(too_many());
         }
     }
 }
