@@ -207,7 +207,7 @@ const REFUSALS: [&str; 29] = [
     "SeedGone",
     "Pending",
     "ProofMismatch",
-    "Physical",
+    "NoSeedHere",
     "Decided",
     "Expired",
     "NotAsked",

@@ -56,7 +56,8 @@ impl From<Refused> for Refusal {
             Refused::Pending(_) => "Pending",
             Refused::ProofMismatch => "ProofMismatch",
             Refused::EnrollmentClosed => "EnrollmentClosed",
-            Refused::Physical => "Physical",
+            Refused::NoSeedHere => "NoSeedHere",
+            Refused::SeedIsFixed => "SeedIsFixed",
         })
     }
 }
@@ -354,6 +355,8 @@ impl Product {
                 }
                 Effect::PhoneRevoked(phone)
             }
+            // Every token of a script is made here.
+            TokenEffect::OwnSeedDestroyed => return None,
             TokenEffect::FailuresForgiven => {
                 (stored.counters.failures, stored.counters.waits_until) = (0, None);
                 return None;

@@ -9,7 +9,7 @@ use semilla_core::protocol::messages::{self, Enroll};
 use semilla_core::seal::{Purpose, Sealed};
 use semilla_core::secret::Seed;
 use semilla_core::token::Custody;
-use semilla_core::verifier::{Reach, Locked, Verdict};
+use semilla_core::verifier::{Locked, Reach, Verdict};
 
 use crate::codes::KeptSeed;
 use crate::faults::Fault;
