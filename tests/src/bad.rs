@@ -77,7 +77,7 @@ pub fn wrong(good: &Value) -> Vec<Bad> {
         bad.push(at(&here, "a field twice", doubled));
         let mut missing = good.clone();
         missing.as_object_mut().expect("an object").remove(name);
-        bad.push(at("", "perhaps a field too few", missing.to_string()));
+        bad.push(at("", &format!("perhaps too few: no {name}"), missing.to_string()));
         for other in others(value) {
             let mut changed = good.clone();
             changed[name] = other.clone();

@@ -82,10 +82,7 @@ pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
 
 /// The policy that a company begins with.
 pub fn policy() -> Value {
-    let mut policy = serde_json::to_value(semilla_core::policy::Policy::DEFAULT).expect("JSON");
-    // The one field that may be left out.
-    policy.as_object_mut().expect("an object").remove("look_ahead");
-    policy
+    serde_json::to_value(semilla_core::policy::Policy::DEFAULT).expect("JSON")
 }
 
 /// The policy of a company whose seeds go to authenticator apps.

@@ -71,10 +71,7 @@ pub async fn activation(
     let mut unit = Unit::new(app);
     let enrollment = open_one(&mut unit, caller.company.id, id).await?.record;
     if matches!(enrollment.state, EnrollmentState::InHand { .. }) {
-        return Err(wrong_profile(
-            "The seed of this token came with it: confirm the enrollment by a code it shows.",
-        )
-        .into());
+        return Err(in_hand().into());
     }
     if enrollment.profile == Profile::AuthenticatorApp {
         return Err(wrong_profile(
@@ -92,6 +89,10 @@ pub async fn phone_activation(
     user: UserId,
 ) -> Result<Plan<ActivationView>, Failure> {
     issue_code(Unit::new(app), caller.company.id, user, None, caller.actor()).await
+}
+
+fn in_hand() -> Problem {
+    wrong_profile("The seed of this token came with it: confirm the enrollment by a code it shows.")
 }
 
 fn wrong_profile(detail: &str) -> Problem {
@@ -347,6 +348,9 @@ pub async fn otpauth(
     let mut unit = Unit::new(app);
     let company = caller.company.id;
     let mut enrollment = open_one(&mut unit, company, id).await?.record;
+    if matches!(enrollment.state, EnrollmentState::InHand { .. }) {
+        return Err(in_hand().into());
+    }
     if enrollment.profile != Profile::AuthenticatorApp {
         return Err(wrong_profile(
             "This company's seeds go to the AppMóvil: ask for an activation code.",

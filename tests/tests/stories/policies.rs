@@ -37,6 +37,7 @@ async fn a_policy_is_read_as_it_was_set_and_what_is_out_of_bounds_is_named() {
         ("/lockout/wait_seconds", 1, 3600),
         ("/lockout/block_at", 5, 100),
         ("/profile/app_movil/digits", 6, 8),
+        ("/look_ahead", 1, 100),
     ] {
         for bad in [json!(low - 1), json!(high + 1), json!(-1), json!(1.5), json!("5"), Value::Null]
         {
