@@ -717,6 +717,26 @@ mod tests {
     }
 
     #[test]
+    fn a_method_by_time_is_written_as_its_parameters_always_were() {
+        let json = serde_json::to_string(&Parameters::APP_MOVIL).expect("JSON");
+        let by_time = Method::from(Parameters::APP_MOVIL);
+        assert_eq!(serde_json::to_string(&by_time).expect("JSON"), json);
+        assert_eq!(serde_json::from_str::<Method>(&json).ok(), Some(by_time));
+        let json = r#"{"algorithm":"SHA1","digits":6}"#;
+        let counter = CounterParameters { algorithm: Algorithm::Sha1, digits: Digits::SIX };
+        let by_counter = Method::Counter(counter);
+        assert_eq!(serde_json::to_string(&by_counter).expect("JSON"), json);
+        assert_eq!(serde_json::from_str::<Method>(json).ok(), Some(by_counter));
+        for other in [
+            r#"{"algorithm":"SHA1"}"#,
+            r#"{"algorithm":"SHA1","digits":6,"period":0}"#,
+            r#"{"algorithm":"SHA1","digits":6,"look_ahead":9}"#,
+        ] {
+            assert!(serde_json::from_str::<Method>(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
     fn parameters_are_read_strictly() {
         let json = r#"{"algorithm":"SHA256","digits":8,"period":30}"#;
         assert_eq!(serde_json::to_string(&Parameters::APP_MOVIL).expect("JSON"), json);

@@ -112,13 +112,13 @@ fn package(text: &mut String, token: &Exported, value: &[u8], mac: &[u8]) {
         Algorithm::Sha256 => "<Suite>HMAC-SHA256</Suite>",
         Algorithm::Sha512 => "<Suite>HMAC-SHA512</Suite>",
     };
-    let _ = write!(
+    let _ = writeln!(
         text,
         "<KeyPackage><DeviceInfo>{}<SerialNo>{serial}</SerialNo>{}</DeviceInfo>\
          <Key Id=\"{serial}\" Algorithm=\"urn:ietf:params:xml:ns:keyprov:pskc:{kind}\">\
          <AlgorithmParameters>{suite}<ResponseFormat Encoding=\"DECIMAL\" Length=\"{}\"/></AlgorithmParameters>\
          <Data><Secret><EncryptedValue>{}</EncryptedValue><ValueMAC>{}</ValueMAC></Secret>{data}</Data>\
-         </Key></KeyPackage>\n",
+         </Key></KeyPackage>",
         named("Manufacturer", &token.manufacturer),
         named("Model", &token.model),
         token.method.digits().get(),

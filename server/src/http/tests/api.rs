@@ -18,6 +18,7 @@ fn body_for(route: &Route) -> Value {
         (_, "block") => json!({ "cause": "customer_request" }),
         (_, "release") => json!({ "cause": "seed_release" }),
         (_, "rotate") => json!({ "cause": "scheduled" }),
+        (_, "resync") => json!({ "codes": ["12345678", "12345679"] }),
         (_, "confirm") => json!({ "code": "12345678" }),
         ("PATCH", _) if route.path.starts_with("/api/v1/users") => json!({ "name": "Otra" }),
         _ => json!({}),
