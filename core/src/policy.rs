@@ -64,15 +64,9 @@ pub struct Policy {
     pub lockout: Lockout,
     /// Where seeds live.
     pub profile: Profile,
-    /// How many codes a token with a counter may have shown that nobody sent: 1 to 100, and 10
-    /// where nothing is said.
-    #[serde(default = "look_ahead")]
+    /// How many codes a token with a counter may have shown that nobody sent: 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub look_ahead: u32,
-}
-
-fn look_ahead() -> u32 {
-    Policy::DEFAULT.look_ahead
 }
 
 impl Policy {

@@ -6,3 +6,7 @@ CREATE TABLE own_seeds (
     company TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (company, id)
 ) STRICT;
+
+-- What a company chose before there was this to choose.
+UPDATE companies SET body = json_set(body, '$.policy.look_ahead', 10)
+    WHERE json_extract(body, '$.policy.look_ahead') IS NULL;

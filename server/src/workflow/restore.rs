@@ -10,6 +10,8 @@ use semilla_core::approval::{Operation, OperationState};
 use semilla_core::audit::{Actor, Draft};
 use semilla_core::enrollment::{Enrollment, EnrollmentState};
 use semilla_core::id::CompanyId;
+use semilla_core::operations::BlockCause;
+use semilla_core::otp::Method;
 use semilla_core::time::Timestamp;
 use serde::Serialize;
 
@@ -36,6 +38,8 @@ pub struct Report {
     pub last_record: Option<Timestamp>,
     /// Tokens whose codes up to now are dead.
     pub tokens: u64,
+    /// Tokens with a counter, which were blocked.
+    pub blocked: u64,
     /// Operations that waited for a phone, and were cancelled.
     pub operations: u64,
     /// Enrollments that were open, and were cancelled.
@@ -48,6 +52,7 @@ pub struct Report {
 pub async fn run(app: &Arc<App>, last_record: Option<Timestamp>) -> Result<Report, Failure> {
     let mut report = Report { last_record, ..Report::default() };
     report.tokens = spend_codes(app).await?;
+    report.blocked = block_counters(app).await?;
     for company in app.store.audit_chains().await? {
         report.access_tokens += end_sessions(app, company).await?;
         report.operations += cancel_operations(app, company).await?;
@@ -61,6 +66,7 @@ pub async fn run(app: &Arc<App>, last_record: Option<Timestamp>) -> Result<Repor
     }
     let draft = Draft::new(CompanyId::BANK, app.now(), "bank.restored", Actor::Local)
         .with("tokens", report.tokens)
+        .with("blocked", report.blocked)
         .with("operations", report.operations)
         .with("enrollments", report.enrollments)
         .with("access_tokens", report.access_tokens);
@@ -82,6 +88,28 @@ pub async fn last(store: &dyn crate::store::Store) -> Result<Option<Timestamp>, 
     Ok(milliseconds.map(Timestamp::from_milliseconds))
 }
 
+/// Nobody knows how far a counter went since the backup was made, so that its tokens are blocked:
+/// an administrator looks at each, and has it proven anew where it was used meanwhile.
+async fn block_counters(app: &Arc<App>) -> Result<u64, Failure> {
+    let (mut blocked, mut after) = (0, None);
+    loop {
+        let page = app.store.verifiers(after, AT_ONCE).await?;
+        let Some((company, token, _)) = page.last() else { return Ok(blocked) };
+        after = Some((*company, *token));
+        for (company, token, verifier) in page {
+            if !verifier.open || !matches!(verifier.method, Method::Counter(_)) {
+                continue;
+            }
+            blocked += 1;
+            let cause = BlockCause::TechnicalFailure;
+            act(app, None, move |app| async move {
+                super::tokens::block_by_system(&app, company, token, cause).await
+            })
+            .await?;
+        }
+    }
+}
+
 async fn spend_codes(app: &App) -> Result<u64, Failure> {
     let (mut spent, mut after) = (0, None);
     loop {
@@ -90,11 +118,13 @@ async fn spend_codes(app: &App) -> Result<u64, Failure> {
         after = Some((*company, *token));
         spent += page.len() as u64;
         let spend = |(company, token, verifier): &(_, _, crate::store::Verifier)| {
+            let Method::Time(parameters) = verifier.method else { return None };
             // One more than now: a phone that is a little fast was ahead by that, too.
-            let up_to = verifier.parameters.step_at(app.now()).0 + 1;
-            Write::Verifier(*company, *token, VerifierChange::Spend { up_to })
+            let now = parameters.step_at(app.now()).0 + 1;
+            let up_to = now.saturating_add_signed(verifier.counters.drift.max(0).into());
+            Some(Write::Verifier(*company, *token, VerifierChange::Spend { up_to }))
         };
-        let writes = page.iter().map(spend).collect();
+        let writes = page.iter().filter_map(spend).collect();
         app.store.commit(Batch { writes, ..Batch::default() }).await?;
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::app::App;
-use crate::records::{IdempotentAnswer, Setting};
+use crate::records::{IdempotentAnswer, OwnSeed, Setting};
 use crate::store::{
     Batch, Query, Record, Records, Store, StoreError, Topic, VerifierChange, Versioned, Write,
 };
@@ -94,11 +94,21 @@ impl Holds for Enrollment {
     fn renew(&mut self, with: &Rewrap<'_>) -> Result<bool, SealError> {
         let (company, token, generation) = (self.company, self.token, self.generation);
         match &mut self.state {
-            EnrollmentState::Delivered { seed, .. } | EnrollmentState::Shown { seed } => {
+            EnrollmentState::Delivered { seed, .. }
+            | EnrollmentState::Shown { seed }
+            | EnrollmentState::InHand { seed, .. } => {
                 with.renew(seed, &Purpose::Seed { company, token, generation })
             }
             _ => Ok(false),
         }
+    }
+}
+
+impl Holds for OwnSeed {
+    fn renew(&mut self, with: &Rewrap<'_>) -> Result<bool, SealError> {
+        let id = self.token.to_string();
+        let purpose = Purpose::Other { kind: "own-seed", company: CompanyId::BANK, id: &id };
+        with.renew(&mut self.sealed, &purpose)
     }
 }
 
@@ -253,6 +263,7 @@ async fn rows(app: &App, with: &Rewrap<'_>) -> Result<u64, Failure> {
     for company in app.store.audit_chains().await? {
         renewed += records::<Setting>(app, with, company).await?
             + records::<Enrollment>(app, with, company).await?
+            + records::<OwnSeed>(app, with, company).await?
             + records::<Operation>(app, with, company).await?
             + records::<Activation>(app, with, company).await?
             + records::<IdempotentAnswer>(app, with, company).await?;

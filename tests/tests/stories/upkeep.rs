@@ -349,7 +349,13 @@ async fn security_94_whenever_the_server_is_killed_during_a_rotation_every_seed_
             let purpose = Purpose::Seed { company, token: *token, generation: 1 };
             let sealed = first.seal_seed(&Seed::generate(32, &entropy), &purpose, &entropy);
             let parameters = Parameters::APP_MOVIL;
-            let change = VerifierChange::Open { generation: 1, sealed, parameters, proved_by: 0 };
+            let change = VerifierChange::Open {
+                generation: 1,
+                sealed,
+                method: parameters.into(),
+                proved_by: 0,
+                drift: 0,
+            };
             Write::Verifier(company, *token, change)
         };
         let writes = some.iter().map(open).collect();

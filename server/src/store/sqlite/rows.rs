@@ -162,7 +162,7 @@ pub(super) fn verifiers(
 ) -> Result<Vec<(CompanyId, TokenId, Verifier)>, Stop> {
     const TABLE: &str = "verifiers";
     let sql = "SELECT generation, open, sealed, parameters, last_step, failures, waits_until,
-                      company, token
+                      drift, company, token
                FROM verifiers WHERE (company, token) > (?1, ?2) ORDER BY company, token LIMIT ?3";
     // No id is empty.
     let after = after.map(|(company, token)| (company.to_string(), token.to_string()));
