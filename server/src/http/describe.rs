@@ -460,7 +460,10 @@ pub fn example(schema: &Value, named: &Map<String, Value>, full: bool) -> Value 
                 .map(|(name, schema)| (name.clone(), member(name, schema, named, full)))
                 .collect()
         }
-        "array" => json!([example(&schema["items"], named, full)]),
+        "array" => {
+            let least = schema["minItems"].as_u64().unwrap_or(1).max(1);
+            (0..least).map(|_| example(&schema["items"], named, full)).collect()
+        }
         "integer" | "number" => {
             schema.get("minimum").filter(|n| **n != 0).cloned().unwrap_or(json!(1))
         }
