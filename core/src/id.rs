@@ -88,6 +88,8 @@ ids! {
     OperationId;
     /// A program that holds credentials for the API.
     ClientId;
+    /// An address that a company wants to be told at.
+    WebhookId;
 }
 
 impl CompanyId {

@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::audit::Hash;
-use crate::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
+use crate::id::{
+    ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId, WebhookId,
+};
 use crate::otp::{Code, Digits, Period};
 use crate::person::Login;
 use crate::protocol::activation::ActivationName;
@@ -54,6 +56,7 @@ described_ids! {
     EnrollmentId: "an enrollment", "019ac6a5-1c00-7000-8000-000000000005";
     OperationId: "an operation", "019ac6a5-1c00-7000-8000-000000000006";
     ClientId: "a program, its `client_id`", "019ac6a5-1c00-7000-8000-000000000007";
+    WebhookId: "a webhook", "019ac6a5-1c00-7000-8000-000000000008";
 }
 
 described! {

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Clock, ClockWatch};
 use crate::keyring::Keys;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::records::Setting;
 use crate::store::{Batch, Records, Store, StoreError, Topic};
 use crate::workflow::checkpoints::Checkpoints;
@@ -93,6 +94,8 @@ pub struct App {
     pub program_limits: ProgramLimits,
     /// The failures of the last minute.
     pub failures: crate::workflow::codes::FailureWindow,
+    /// Requests of the server's own.
+    pub outbound: Outbound,
     /// Where checkpoints of the audit chains go, and how often.
     pub checkpoints: Checkpoints,
     /// What is forgotten when.

@@ -15,6 +15,7 @@ use semilla_server::app::{App, ProgramLimits, SystemEntropy};
 use semilla_server::config::{Config, ConfigError, master_key};
 use semilla_server::dev::{self, demo};
 use semilla_server::logs::{self, Levels};
+use semilla_server::outbound::Reach;
 use semilla_server::proof::Proof;
 use semilla_server::serve::{Running, Start, StartError, open, start};
 use semilla_server::workflow::people::NewUser;
@@ -149,6 +150,7 @@ pub(crate) fn options(config: &Config) -> Result<Start, Failed> {
         requests_per_second: config.requests_per_second,
         failed_codes_per_minute: config.failed_codes_per_minute,
     };
+    options.reach = if config.allow_private_addresses { Reach::Any } else { Reach::Public };
     options.checkpoint_file = Some(config.checkpoint_path());
     options.checkpoint_interval = Duration::from_secs(config.checkpoint_seconds.into());
     Ok(options)

@@ -96,6 +96,9 @@ settings! {
     /// Codes of one program that may fail in a minute, for whatever reason, before no more are
     /// looked at for a while. 0 is no limit.
     failed_codes_per_minute: u32 = "600";
+    /// Whether webhooks and other requests of the server's own may go to addresses that are not of
+    /// the public network: where receivers are in the bank's own.
+    allow_private_addresses: bool = "false";
     /// The file that signed checkpoints of the audit trail are appended to, one a line. With it
     /// `semilla audit verify` finds a trail whose end was cut off or that was written anew: keep it,
     /// or a copy made as it grows, where whoever can change the database cannot change it. A

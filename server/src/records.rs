@@ -39,6 +39,8 @@ macro_rules! record {
     };
 }
 
+pub(crate) use record;
+
 record!(Company, "companies", company: |_| CompanyId::BANK, id: |it| it.id.to_string(), [
     "name" => |it| it.name.folded().into(),
     "state" => |it| if it.active { "active" } else { "inactive" }.into(),
@@ -198,6 +200,9 @@ pub enum ApiScope {
     /// The company's audit trail.
     #[serde(rename = "audit:read")]
     AuditRead,
+    /// The company's webhooks.
+    #[serde(rename = "webhooks:manage")]
+    WebhooksManage,
     /// The bank's: issue, allot, withdraw, retire.
     #[serde(rename = "stock:manage")]
     StockManage,
@@ -208,7 +213,7 @@ pub enum ApiScope {
 
 impl ApiScope {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TokensRead,
         Self::TokensAssign,
         Self::TokensBlock,
@@ -218,6 +223,7 @@ impl ApiScope {
         Self::UsersManage,
         Self::PoliciesManage,
         Self::AuditRead,
+        Self::WebhooksManage,
         Self::StockManage,
         Self::CompaniesManage,
     ];
@@ -234,6 +240,7 @@ impl ApiScope {
             Self::UsersManage => "users:manage",
             Self::PoliciesManage => "policies:manage",
             Self::AuditRead => "audit:read",
+            Self::WebhooksManage => "webhooks:manage",
             Self::StockManage => "stock:manage",
             Self::CompaniesManage => "companies:manage",
         }

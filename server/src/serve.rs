@@ -25,6 +25,7 @@ use crate::config::master_key;
 use crate::listener::tls::{Files, Stamp, Tls, TlsError};
 use crate::listener::{self, Limits};
 use crate::metrics::Metrics;
+use crate::outbound::{Outbound, Reach};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditQuery, Batch, Store, StoreError};
 use crate::workflow::checkpoints::Checkpoints;
@@ -72,6 +73,8 @@ pub struct Start {
     pub clock_confirmed: bool,
     /// How much programs may ask.
     pub program_limits: ProgramLimits,
+    /// Which addresses the server may ask itself.
+    pub reach: Reach,
     /// The file that checkpoints of the audit chains are written to; none keeps them in the
     /// database alone.
     pub checkpoint_file: Option<PathBuf>,
@@ -97,6 +100,7 @@ impl Start {
             alarm_failures_per_minute: 500,
             clock_confirmed: false,
             program_limits: ProgramLimits { requests_per_second: 0, failed_codes_per_minute: 0 },
+            reach: Reach::PublicAndLoopback,
             checkpoint_file: None,
             checkpoint_interval: Duration::from_secs(60),
         }
@@ -139,6 +143,7 @@ pub struct Running {
     watching: JoinHandle<()>,
     rewrapping: JoinHandle<()>,
     files: Arc<Watched>,
+    webhooks: JoinHandle<()>,
 }
 
 impl Running {
@@ -164,6 +169,7 @@ impl Running {
         }
         let _ = self.watching.await;
         let _ = self.rewrapping.await;
+        let _ = self.webhooks.await;
         self.app.store.close().await;
         cut
     }
@@ -210,6 +216,7 @@ pub async fn open(start: &mut Start, issuer: String) -> Result<App, StartError> 
         failures: FailureWindow::default(),
         forgetting: start.retention.into(),
         metrics: Metrics::default(),
+        outbound: Outbound::new(start.reach),
         checkpoints: Checkpoints::new(start.checkpoint_file.clone(), start.checkpoint_interval),
     })
 }
@@ -266,6 +273,7 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let watching = tokio::spawn(watch(Arc::clone(&app), Arc::clone(&files)));
     let rewrapping = tokio::spawn(rewrap_after_changes(Arc::clone(&app)));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
+    let webhooks = tokio::spawn(crate::webhooks::dispatch::run(Arc::clone(&app)));
     Ok(Running {
         address,
         metrics_address,
@@ -276,6 +284,7 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
         watching,
         rewrapping,
         files,
+        webhooks,
     })
 }
 

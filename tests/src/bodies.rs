@@ -64,8 +64,16 @@ pub fn good(method: &str, path: &str, ids: &Ids<'_>) -> Value {
             | "/api/v1/enrollments/{id}/otpauth"
             | "/api/v1/users/{id}/activation"
             | "/api/v1/users/{id}/recover"
+            | "/api/v1/webhooks/{id}/rotate-secret"
+            | "/api/v1/webhooks/{id}/test"
+            | "/api/v1/webhooks/{id}/deliveries/{delivery}/replay"
             | "/api/v1/companies/{id}/users/{user}/recover",
         ) => json!({}),
+        ("POST", "/api/v1/webhooks") => {
+            json!({"url": "https://receiver.example/semilla", "kinds": ["token."]})
+        }
+        ("PATCH", "/api/v1/webhooks/{id}") => json!({"active": true}),
+        ("POST", "/api/v1/webhooks/{id}/replay") => json!({"after": 0}),
         ("POST", "/device/v1/bindings/start") => json!({"activation": "7ZQ4"}),
         ("POST", "/device/v1/enrollments/{id}/confirm") => json!({"code": "12345678"}),
         (

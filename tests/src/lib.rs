@@ -16,6 +16,7 @@ pub mod memory;
 pub mod people;
 pub mod places;
 pub mod process;
+pub mod receiver;
 pub mod seeded;
 pub mod socket;
 pub mod trails;

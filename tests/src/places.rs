@@ -12,7 +12,7 @@ pub const NOBODY: &str = "019ac6a5-1c00-7000-8000-00000000dead";
 pub struct Places(BTreeMap<&'static str, String>);
 
 /// The path segments that an id follows.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
     "tokens",
     "enrollments",
     "operations",
@@ -20,6 +20,8 @@ const KINDS: [&str; 9] = [
     "devices",
     "companies",
     "clients",
+    "webhooks",
+    "deliveries",
     "approvals",
     "bindings",
 ];

@@ -30,7 +30,7 @@ pub fn run(arguments: &[&str]) -> Output {
 }
 
 /// Shows another clock to a program (Debian: apt install libfaketime).
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// A folder that `semilla init` made.
 pub struct Home {

@@ -80,7 +80,7 @@ pub struct World {
 }
 
 /// Every scope that a company's program may have.
-pub const COMPANY_SCOPES: [&str; 9] = [
+pub const COMPANY_SCOPES: [&str; 10] = [
     "tokens:read",
     "tokens:assign",
     "tokens:block",
@@ -90,6 +90,7 @@ pub const COMPANY_SCOPES: [&str; 9] = [
     "users:manage",
     "policies:manage",
     "audit:read",
+    "webhooks:manage",
 ];
 
 impl World {

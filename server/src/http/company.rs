@@ -246,7 +246,7 @@ struct Caused<C> {
 /// Nothing at all.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Empty {}
+pub(super) struct Empty {}
 
 /// Does what `plan` plans, for a program in its own name.
 async fn act_alone<T, P, F>(

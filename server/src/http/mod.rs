@@ -50,6 +50,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod wait;
+mod webhooks;
 
 /// How long a handler may take (security 100).
 const HANDLER_TIME: Duration = Duration::from_secs(10);
@@ -192,6 +193,7 @@ pub fn routes() -> Vec<Route> {
             .says("Los metadatos de OAuth (RFC 8414)", "The metadata of OAuth (RFC 8414)"),
     ];
     routes.extend(company::routes());
+    routes.extend(webhooks::routes());
     routes.extend(device::routes());
     routes
 }

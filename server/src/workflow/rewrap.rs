@@ -22,6 +22,7 @@ use crate::records::{IdempotentAnswer, OwnSeed, Setting};
 use crate::store::{
     Batch, Query, Record, Records, Store, StoreError, Topic, VerifierChange, Versioned, Write,
 };
+use crate::webhooks::{self, records::Webhook};
 
 /// How many rows are written in one go.
 const AT_ONCE: usize = 128;
@@ -132,6 +133,19 @@ impl Holds for IdempotentAnswer {
         let id = self.id();
         let purpose = Purpose::Other { kind: "idempotency", company: self.company, id: &id };
         with.renew(&mut self.answer, &purpose)
+    }
+}
+
+impl Holds for Webhook {
+    fn renew(&mut self, with: &Rewrap<'_>) -> Result<bool, SealError> {
+        let (webhook, company) = (self.id, self.company);
+        let mut renewed = false;
+        for kept in &mut self.secrets {
+            let id = webhooks::secret_id(webhook, kept.number);
+            let purpose = Purpose::Other { kind: "webhook-secret", company, id: &id };
+            renewed |= with.renew(&mut kept.sealed, &purpose)?;
+        }
+        Ok(renewed)
     }
 }
 
@@ -266,7 +280,8 @@ async fn rows(app: &App, with: &Rewrap<'_>) -> Result<u64, Failure> {
             + records::<OwnSeed>(app, with, company).await?
             + records::<Operation>(app, with, company).await?
             + records::<Activation>(app, with, company).await?
-            + records::<IdempotentAnswer>(app, with, company).await?;
+            + records::<IdempotentAnswer>(app, with, company).await?
+            + records::<Webhook>(app, with, company).await?;
     }
     Ok(renewed)
 }

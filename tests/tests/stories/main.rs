@@ -35,3 +35,4 @@ mod stopping;
 mod tampering;
 mod tls;
 mod upkeep;
+mod webhooks;
