@@ -36,6 +36,9 @@ const RECORDS_AT_ONCE: u32 = 100;
 /// How long nothing may be heard before everything is looked at again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long requests that are out may take once the server stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Does it until the server stops.
 pub async fn run(app: Arc<App>) {
     let mut news = app.store.subscribe();
@@ -64,7 +67,7 @@ pub async fn run(app: Arc<App>) {
             Err(error) => tracing::warn!(%error, "webhooks are told later"),
         }
         grown = tokio::select! {
-            () = app.stopping.cancelled() => return,
+            () = app.stopping.cancelled() => return finish(requests).await,
             Some(done) = requests.join_next() => {
                 match done {
                     Ok(webhook) => drop(busy.remove(&webhook)),
@@ -89,6 +92,14 @@ pub async fn run(app: Arc<App>) {
             () = tokio::time::sleep(PATIENCE) => Grown::Any,
         };
     }
+}
+
+/// Lets requests that are out come to their end, and be noted, for a while: what is not noted is
+/// sent again.
+async fn finish(mut requests: JoinSet<WebhookId>) {
+    let all = async { while requests.join_next().await.is_some() {} };
+    // Whoever is cut off here finds its delivery pending at the next start.
+    let _ = tokio::time::timeout(LAST_PATIENCE, all).await;
 }
 
 /// Which chains may have grown.
@@ -214,21 +225,20 @@ async fn deliver(app: &App, mut delivery: Versioned<Delivery>) -> Result<(), Sto
         });
         return note(app, &delivery, recovered, None).await;
     }
+    // "Gone" is the receiver's own word (RFC 9110 section 15.5.11).
+    let is_gone = status == 410;
     let attempt = usize::try_from(it.attempts).unwrap_or(usize::MAX);
-    match AGAIN_AFTER.get(attempt - 1) {
+    match AGAIN_AFTER.get(attempt - 1).filter(|_| !is_gone) {
         Some(seconds) => it.due = now.plus(Duration::from_secs(spread(app, *seconds))),
         None => it.state = DeliveryState::Failed,
     }
     let since = webhook.record.failing_since.unwrap_or(now);
-    // "Gone" is the receiver's own word (RFC 9110 section 15.5.11).
-    let ends = status == 410 || now.since(since) >= FAILING_MAX;
+    let ends = is_gone || now.since(since) >= FAILING_MAX;
     let mut record = Webhook { failing_since: Some(since), ..webhook.record.clone() };
     record.active = !ends;
     let told = ends.then(|| {
         let draft = Draft::new(record.company, now, "webhook.disabled", Actor::System);
-        draft
-            .with("webhook", record.id)
-            .with("reason", if status == 410 { "gone" } else { "failing" })
+        draft.with("webhook", record.id).with("reason", if is_gone { "gone" } else { "failing" })
     });
     let changed = (record != webhook.record).then_some(Versioned { record, ..webhook });
     note(app, &delivery, changed, told).await
