@@ -365,7 +365,7 @@ impl<T: JsonSchema> Reply for axum::Json<T> {
 }
 
 /// What stands in members that are texts and have no form of their own, by their names.
-const WORDS: [(&str, &str); 46] = [
+const WORDS: [(&str, &str); 48] = [
     ("access_token", "q3ZtC5kdtPzVY9vWqkPyJ0OBeS1GhNNOZ5mb7x1Qv9Y"),
     ("action", "release"),
     ("allowed", "allot"),
@@ -392,6 +392,7 @@ const WORDS: [(&str, &str); 46] = [
     ("kind", "token."),
     ("last_cause", "seed_release"),
     ("match_number", "493027"),
+    ("kinds", "token.released"),
     ("message", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
     ("next_cursor", "42"),
     ("pointer", "#/cause"),
@@ -411,6 +412,7 @@ const WORDS: [(&str, &str); 46] = [
     ("token_endpoint", "https://tokens.example/token"),
     ("token_endpoint_auth_signing_alg_values_supported", "ES256"),
     ("token_type", "Bearer"),
+    ("url", "https://receiver.example/semilla"),
     ("uri", "semilla://enroll?server=https%3A%2F%2Ftokens.example&code=7ZQ49M2KXW5H0TBC"),
 ];
 

@@ -96,9 +96,13 @@ fn every_setting_stands_explained_in_the_file_and_a_misspelt_one_is_named() {
     let settings = file.lines().filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
     let settings: Vec<_> = settings.filter(|(name, _)| !name.contains(' ')).collect();
     assert!(settings.len() > 10, "{settings:?}");
-    for (name, _) in settings {
+    for (name, default) in settings {
+        // What stands for none, where there may be none; files are looked at later.
+        if default == "\"\"" && name.starts_with("tls_") {
+            continue;
+        }
         let variable = format!("SEMILLA_{}", name.to_uppercase());
-        let wrong = if name == "client_address_header" { "a b" } else { "" };
+        let wrong = if default == "\"\"" { "a b" } else { "" };
         let ran = Command::new(semilla())
             .args(["serve", "--config", config])
             .env(&variable, wrong)
