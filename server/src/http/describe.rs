@@ -365,7 +365,7 @@ impl<T: JsonSchema> Reply for axum::Json<T> {
 }
 
 /// What stands in members that are texts and have no form of their own, by their names.
-const WORDS: [(&str, &str); 48] = [
+const WORDS: [(&str, &str); 53] = [
     ("access_token", "q3ZtC5kdtPzVY9vWqkPyJ0OBeS1GhNNOZ5mb7x1Qv9Y"),
     ("action", "release"),
     ("allowed", "allot"),
@@ -414,6 +414,11 @@ const WORDS: [(&str, &str); 48] = [
     ("token_type", "Bearer"),
     ("url", "https://receiver.example/semilla"),
     ("uri", "semilla://enroll?server=https%3A%2F%2Ftokens.example&code=7ZQ49M2KXW5H0TBC"),
+    ("content", "serial,secret"),
+    ("fault", "the check digit is wrong"),
+    ("method", "totp"),
+    ("secret", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
+    ("error", "no answer within 15 s"),
 ];
 
 /// What stands for a text of which nothing is known: no example has it, and a test says so.

@@ -366,6 +366,7 @@ pub async fn replay(
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DeliveryView {
     /// Its `webhook-id`.
+    #[schemars(example = "msg_019ac6a5-1c00-7000-8000-000000000008_00000000000000000007")]
     pub id: String,
     /// The record of the audit trail.
     pub sequence: u64,
