@@ -3,7 +3,7 @@
 //! come is what the rows themselves say, so that it goes on after any interruption; the older key
 //! opens until nothing needs it.
 //!
-//! Whatever stores something sealed is listed in [`rows`] here. What is forgotten there is found by
+//! Whatever stores something sealed is listed in `rows` here. What is forgotten there is found by
 //! [`Store::sealed_under`] before the older key is destroyed.
 
 use std::sync::Arc;
