@@ -14,13 +14,15 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use semilla_core::base64url;
 use semilla_core::entropy::Entropy;
-use semilla_core::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
+use semilla_core::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
+use semilla_core::language::Language;
 use semilla_core::protocol::activation::{ActivationCode, EnrollUri};
 use semilla_core::protocol::approval::{
     Action, ApprovalRequest, ApprovalResponse, Decision, DenialReason, Display, MatchNumber,
     Operation, TokenRef, UserVerification, VerificationMethod, request_hash,
 };
 use semilla_core::protocol::bytes::Nonce;
+use semilla_core::protocol::consent::{BindingMessage, Consent, Details};
 use semilla_core::protocol::dpop;
 use semilla_core::protocol::jwk::{JwkSet, SigningKey};
 use semilla_core::protocol::messages::{
@@ -162,6 +164,18 @@ fn main() -> std::io::Result<()> {
     let denied = response(3, Decision::Denied { reason: DenialReason::SuspectedFraud });
     messages.insert("approval-response+jwt denied", sign(&denied, &phone, &rng));
 
+    let consent = consent(&request, ClientId::new(now, &entropy));
+    let consent_text = sign(&consent, &server, &rng);
+    let agreed = ApprovalResponse {
+        nonce: consent.nonce,
+        txn: consent.txn,
+        request_hash: request_hash(&consent_text),
+        display_hash: consent.display.digest(),
+        ..response(3, Decision::Agreed)
+    };
+    messages.insert("approval-request+jwt consent", consent_text);
+    messages.insert("approval-response+jwt agreed", sign(&agreed, &phone, &rng));
+
     let rotate = RotateRequest {
         v: Version,
         iss: device.clone(),
@@ -250,4 +264,25 @@ fn main() -> std::io::Result<()> {
     });
     let text = serde_json::to_string_pretty(&json).expect("always JSON");
     writeln!(std::io::stdout(), "{text}")
+}
+
+/// The request of a relying party that shows no number.
+fn consent(like: &ApprovalRequest, client: ClientId) -> ApprovalRequest {
+    let details = r#"[{"type": "payment_initiation", "creditorName": "Ferretería Ñandú",
+        "instructedAmount": {"currency": "EUR", "amount": "123.50"}}]"#;
+    let consent = Consent {
+        client,
+        client_name: Name::parse("Portal de pagos").expect("a name"),
+        binding_message: Some(BindingMessage::parse("Pago 4711").expect("a message")),
+        authorization_details: Details::parse(details).expect("details"),
+        number: false,
+    };
+    let facts = consent.facts(Language::Spanish);
+    let lines = facts.into_iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
+    let mut request = like.clone();
+    request.display = Display { lines, title: "Autorizar a un servicio".into(), ..request.display };
+    request.operation.action = Action::Consent(consent);
+    request.operation.asker = request.operation.holder;
+    request.operation.state_version = 0;
+    request
 }

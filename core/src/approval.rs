@@ -11,6 +11,7 @@ use crate::protocol::approval::{
     ApprovalRequest, ApprovalResponse, Decision, DenialReason, MatchNumber,
 };
 use crate::protocol::bytes::Nonce;
+use crate::protocol::consent::Consent;
 use crate::protocol::jwk::PublicKey;
 use crate::protocol::messages::{self, RotateRequest};
 use crate::seal::Sealed;
@@ -30,6 +31,8 @@ pub enum Approvable {
     BindPhone,
     /// A new first phone for a person who has none left.
     Recover,
+    /// Something of a relying party, which changes no token and no phone: it is in neither table.
+    Consent,
 }
 
 impl Approvable {
@@ -39,7 +42,7 @@ impl Approvable {
             Self::Release(_) => Some(Action::Release),
             Self::Unblock => Some(Action::Unblock),
             Self::Rotate(_) => Some(Action::Rotate),
-            Self::BindPhone | Self::Recover => None,
+            Self::BindPhone | Self::Recover | Self::Consent => None,
         }
     }
 
@@ -48,7 +51,7 @@ impl Approvable {
         match self {
             Self::Release(cause) => Some(Cause::Release(cause)),
             Self::Rotate(cause) => Some(Cause::Rotate(cause)),
-            Self::Unblock | Self::BindPhone | Self::Recover => None,
+            Self::Unblock | Self::BindPhone | Self::Recover | Self::Consent => None,
         }
     }
 
@@ -60,6 +63,7 @@ impl Approvable {
             Self::Rotate(_) => "rotate",
             Self::BindPhone => "bind_phone",
             Self::Recover => "recover",
+            Self::Consent => "consent",
         }
     }
 }
@@ -163,7 +167,10 @@ pub struct Operation {
     pub holder: UserId,
     /// The phone that waits to be bound, where it is about one.
     pub new_device: Option<DeviceId>,
-    /// In whose name it was asked.
+    /// What a relying party asks, where it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<Consent>,
+    /// In whose name it was asked; of a consent, whoever is asked.
     pub asker: UserId,
     /// Whether only another person than the asker may answer.
     pub four_eyes: bool,
@@ -278,6 +285,12 @@ impl Operation {
         self.four_eyes && user == self.asker
     }
 
+    /// Whether the number on the asker's screen has to be typed: always, but for a relying party
+    /// that the bank registered as one that cannot show it.
+    pub fn wants_number(&self) -> bool {
+        self.consent.as_ref().is_none_or(|consent| consent.number)
+    }
+
     /// Whether its time is over while nobody answered.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.state == OperationState::Pending && now >= self.expires
@@ -319,17 +332,23 @@ impl Operation {
         if !response.answers(&sent.text, &request) {
             return Err(Unanswerable::OtherRequest);
         }
+        let approved = || {
+            Outcome::Approved(ApprovalVerified {
+                operation: self.id,
+                action: self.action,
+                token: self.token,
+                immediate: false,
+            })
+        };
         let outcome = match response.decision {
             Decision::Denied { reason } => Outcome::Denied(reason),
-            Decision::Approved { match_number } if match_number.matches(number) => {
-                Outcome::Approved(ApprovalVerified {
-                    operation: self.id,
-                    action: self.action,
-                    token: self.token,
-                    immediate: false,
-                })
-            }
+            Decision::Approved { match_number } if match_number.matches(number) => approved(),
             Decision::Approved { .. } => Outcome::WrongNumber,
+            // As a message that lacks what it has to have.
+            Decision::Agreed if self.wants_number() => {
+                return Err(Unanswerable::Message(MessageError::Malformed));
+            }
+            Decision::Agreed => approved(),
         };
         let (counter, signed, jti) = (response.ctr, response.iat, response.jti);
         Ok(Answered { outcome, counter, signed, jti })

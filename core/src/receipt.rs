@@ -13,7 +13,7 @@ use crate::audit::{Draft, Hash};
 use crate::checkpoint::{self, Signed};
 use crate::id::{CompanyId, OperationId};
 use crate::protocol::MessageError;
-use crate::protocol::approval::{ApprovalRequest, ApprovalResponse, Decision};
+use crate::protocol::approval::{Action, ApprovalRequest, ApprovalResponse, Decision};
 use crate::protocol::bytes::Digest;
 use crate::protocol::jwk::{JwkSet, PublicKey};
 use crate::protocol::{jws, messages};
@@ -143,8 +143,16 @@ impl Receipt {
         let response: ApprovalResponse =
             messages::verify(&self.response, &self.phone_key, &claims.aud, &claims.iss)
                 .map_err(refused("answer"))?;
+        let says_yes = match &response.decision {
+            Decision::Approved { .. } => true,
+            // Enough only where no number was asked for.
+            Decision::Agreed => {
+                matches!(&claims.operation.action, Action::Consent(consent) if !consent.number)
+            }
+            Decision::Denied { .. } => false,
+        };
         let is_approved = response.answers(&self.request, &claims)
-            && matches!(response.decision, Decision::Approved { .. })
+            && says_yes
             && claims.txn == self.operation
             && claims.operation.company == self.company;
         if is_approved { Ok(claims) } else { Err(Unproven::Answer) }

@@ -11,6 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::MessageError;
 use super::bytes::{Digest, Nonce, present};
+use super::consent::Consent;
 use super::messages::{Envelope, Message, Version, numeric_date};
 use crate::entropy::{self, Entropy};
 use crate::id::{CompanyId, OperationId, TokenId, UserId};
@@ -68,8 +69,8 @@ pub struct Operation {
     pub state_version: u64,
 }
 
-/// What is to be done. On the wire `action` with `token`, `serial`, `generation` and `cause` where
-/// they belong to it, and absent where they do not.
+/// What is to be done. On the wire `action` with `token`, `serial`, `generation`, `cause` and
+/// `consent` where they belong to it, and absent where they do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Take the token from its holder; its seed dies.
@@ -95,6 +96,9 @@ pub enum Action {
     BindPhone,
     /// Let the holder, who lost every phone, bind a new one (security 50).
     Recover,
+    /// Agree to something of a relying party. It changes no token and no phone: the signature is
+    /// all that comes of it.
+    Consent(Consent),
 }
 
 /// The token that an operation is about.
@@ -116,6 +120,7 @@ enum ActionName {
     Rotate,
     BindPhone,
     Recover,
+    Consent,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,6 +137,8 @@ struct OperationWire {
     company: CompanyId,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    consent: Option<Consent>,
     asker: UserId,
     state_version: u64,
 }
@@ -146,12 +153,15 @@ impl TryFrom<OperationWire> for Operation {
             (None, None, None) => None,
             _ => return Err(MessageError::Malformed),
         };
-        let action = match (wire.action, token, wire.cause) {
-            (ActionName::Release, Some(token), Some(cause)) => Action::Release { token, cause },
-            (ActionName::Unblock, Some(token), None) => Action::Unblock { token },
-            (ActionName::Rotate, Some(token), Some(cause)) => Action::Rotate { token, cause },
-            (ActionName::BindPhone, None, None) => Action::BindPhone,
-            (ActionName::Recover, None, None) => Action::Recover,
+        let action = match (wire.action, token, wire.cause, wire.consent) {
+            (ActionName::Release, Some(token), Some(cause), None) => {
+                Action::Release { token, cause }
+            }
+            (ActionName::Unblock, Some(token), None, None) => Action::Unblock { token },
+            (ActionName::Rotate, Some(token), Some(cause), None) => Action::Rotate { token, cause },
+            (ActionName::BindPhone, None, None, None) => Action::BindPhone,
+            (ActionName::Recover, None, None, None) => Action::Recover,
+            (ActionName::Consent, None, None, Some(consent)) => Action::Consent(consent),
             _ => return Err(MessageError::Malformed),
         };
         let OperationWire { holder, company, asker, state_version, .. } = wire;
@@ -161,19 +171,35 @@ impl TryFrom<OperationWire> for Operation {
 
 impl From<Operation> for OperationWire {
     fn from(operation: Operation) -> Self {
+        let mut consent = None;
         let (action, token, cause) = match operation.action {
             Action::Release { token, cause } => (ActionName::Release, Some(token), Some(cause)),
             Action::Unblock { token } => (ActionName::Unblock, Some(token), None),
             Action::Rotate { token, cause } => (ActionName::Rotate, Some(token), Some(cause)),
             Action::BindPhone => (ActionName::BindPhone, None, None),
             Action::Recover => (ActionName::Recover, None, None),
+            Action::Consent(asked) => {
+                consent = Some(asked);
+                (ActionName::Consent, None, None)
+            }
         };
         let (token, serial, generation) = match token {
             Some(token) => (Some(token.token), Some(token.serial), Some(token.generation)),
             None => (None, None, None),
         };
         let Operation { holder, company, asker, state_version, .. } = operation;
-        Self { action, token, serial, generation, holder, company, cause, asker, state_version }
+        Self {
+            action,
+            token,
+            serial,
+            generation,
+            holder,
+            company,
+            cause,
+            consent,
+            asker,
+            state_version,
+        }
     }
 }
 
@@ -245,7 +271,8 @@ pub fn request_hash(request_text: &str) -> Digest {
 }
 
 /// A person's answer: `approval-response+jwt`, signed by the phone. On the wire the decision lies
-/// open: `decision`, with `match_number` if approved and `reason` if denied, and never the other.
+/// open: `decision`, with `match_number` if approved (but for a consent that asks for none) and
+/// `reason` if denied, and never the other.
 /// It has no `Debug`, because it may hold the number.
 pub struct ApprovalResponse {
     /// The version.
@@ -305,6 +332,8 @@ pub enum Decision {
         /// The number that the person typed.
         match_number: MatchNumber,
     },
+    /// Do it, without a number: counts only for a [`Consent`] that asks for none.
+    Agreed,
     /// Do not.
     Denied {
         /// Why not.
@@ -378,10 +407,11 @@ impl<'de> Deserialize<'de> for ApprovalResponse {
             (DecisionName::Approved, Some(match_number), None) => {
                 Decision::Approved { match_number }
             }
+            (DecisionName::Approved, None, None) => Decision::Agreed,
             (DecisionName::Denied, None, Some(reason)) => Decision::Denied { reason },
             _ => {
                 return Err(serde::de::Error::custom(
-                    "an answer is approved with a number or denied with a reason",
+                    "an answer is approved, or denied with a reason",
                 ));
             }
         };
@@ -420,6 +450,7 @@ impl Serialize for ApprovalResponse {
                 out.serialize_field("decision", &DecisionName::Approved)?;
                 out.serialize_field("match_number", match_number.expose())?;
             }
+            Decision::Agreed => out.serialize_field("decision", &DecisionName::Approved)?,
             Decision::Denied { reason } => {
                 out.serialize_field("decision", &DecisionName::Denied)?;
                 out.serialize_field("reason", reason)?;

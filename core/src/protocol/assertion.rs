@@ -22,13 +22,13 @@ pub const MAX_LENGTH: usize = 8 * 1024;
 pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
 /// How far the clock of a program may be ahead of ours.
-const SKEW: Duration = Duration::from_secs(30);
+pub(super) const SKEW: Duration = Duration::from_secs(30);
 
 /// How many keys a program may have: the one in use, the next one, and some to spare.
 const MAX_KEYS: usize = 8;
 
 /// The longest `kid` and `jti`, in bytes.
-const MAX_NAME: usize = 128;
+pub(super) const MAX_NAME: usize = 128;
 
 /// A public key of a program, under the name that the program gave it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +145,9 @@ struct Claims {
     nbf: Option<f64>,
 }
 
-fn one_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn one_or_list<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Audience {
@@ -187,24 +189,21 @@ pub enum AssertionError {
 /// An assertion taken apart and not yet verified: enough to find the program that it claims to
 /// come from, and to be trusted for nothing else.
 pub struct Unverified<'a> {
-    header: Header,
     claims: Claims,
+    parts: Parts<'a>,
+}
+
+/// A text that a program signed, taken apart and not yet verified.
+pub(super) struct Parts<'a> {
+    header: Header,
+    pub(super) payload: Vec<u8>,
     signed: &'a str,
     signature: Vec<u8>,
 }
 
-/// An assertion that holds: what makes it count once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proven {
-    /// Its name, which its program may use once.
-    pub jti: String,
-    /// Until when it would hold.
-    pub expires: Timestamp,
-}
-
-impl<'a> Unverified<'a> {
-    /// Reads `text`.
-    pub fn read(text: &'a str) -> Result<Self, MessageError> {
+impl<'a> Parts<'a> {
+    /// Takes `text` apart, if it is of one of these kinds, or of none.
+    pub(super) fn read(text: &'a str, kinds: &[&str]) -> Result<Self, MessageError> {
         if text.len() > MAX_LENGTH {
             return Err(MessageError::TooLarge);
         }
@@ -218,22 +217,16 @@ impl<'a> Unverified<'a> {
         if header.crit || header.b64 {
             return Err(MessageError::ForbiddenHeader);
         }
-        // No other signed message may pass for an assertion: every one of ours has a kind.
+        // No other signed message may pass for this one: every one of ours has a kind.
         let typ = header.typ.as_deref().unwrap_or("JWT");
-        if !typ.eq_ignore_ascii_case("JWT") && typ != "client-authentication+jwt" {
+        if !typ.eq_ignore_ascii_case("JWT") && !kinds.contains(&typ) {
             return Err(MessageError::WrongType);
         }
-        let claims = jws::claims(&decode(payload)?)?;
-        Ok(Self { header, claims, signed, signature: decode(signature)? })
-    }
-
-    /// The program that it claims to come from.
-    pub fn subject(&self) -> &str {
-        &self.claims.sub
+        Ok(Self { header, payload: decode(payload)?, signed, signature: decode(signature)? })
     }
 
     /// Whether one of `keys` signed it: the one it names, or any where it names none.
-    pub fn verify(&self, keys: &[ClientKey]) -> Result<(), MessageError> {
+    pub(super) fn verify(&self, keys: &[ClientKey]) -> Result<(), MessageError> {
         let named = |key: &&ClientKey| match (&self.header.kid, &key.kid) {
             (None, _) => true,
             (Some(kid), Some(name)) => kid == name,
@@ -248,6 +241,33 @@ impl<'a> Unverified<'a> {
             }
         }
         verdict
+    }
+}
+
+/// An assertion that holds: what makes it count once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Its name, which its program may use once.
+    pub jti: String,
+    /// Until when it would hold.
+    pub expires: Timestamp,
+}
+
+impl<'a> Unverified<'a> {
+    /// Reads `text`.
+    pub fn read(text: &'a str) -> Result<Self, MessageError> {
+        let parts = Parts::read(text, &["client-authentication+jwt"])?;
+        Ok(Self { claims: jws::claims(&parts.payload)?, parts })
+    }
+
+    /// The program that it claims to come from.
+    pub fn subject(&self) -> &str {
+        &self.claims.sub
+    }
+
+    /// Whether one of `keys` signed it: the one it names, or any where it names none.
+    pub fn verify(&self, keys: &[ClientKey]) -> Result<(), MessageError> {
+        self.parts.verify(keys)
     }
 
     /// What it claims, held against what it has to claim at `now` (RFC 7523 section 3).
@@ -286,7 +306,7 @@ impl<'a> Unverified<'a> {
 }
 
 /// A NumericDate (RFC 7519 section 2), which may have a fraction.
-fn moment(seconds: f64) -> Timestamp {
+pub(super) fn moment(seconds: f64) -> Timestamp {
     // Saturates, and what is not a number becomes 0: both ends are refused by the checks above.
     Timestamp::from_milliseconds((seconds * 1000.0) as i64)
 }

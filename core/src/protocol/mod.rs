@@ -12,10 +12,12 @@ pub mod activation;
 pub mod approval;
 pub mod assertion;
 pub mod bytes;
+pub mod consent;
 pub mod dpop;
 pub mod jwk;
 pub mod jws;
 pub mod messages;
+pub mod request_object;
 pub mod seed_delivery;
 pub mod wire;
 

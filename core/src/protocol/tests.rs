@@ -12,6 +12,7 @@ use super::MessageError::{
 use super::activation::ActivationCode;
 use super::approval::*;
 use super::bytes::{Digest, Nonce};
+use super::consent::Consent;
 use super::jwk::{JwkSet, PublicKey, SigningKey};
 use super::jws::{self, KeyHeader};
 use super::messages::*;
@@ -19,7 +20,7 @@ use super::seed_delivery::{SeedContext, SeedKem, SeedPackage};
 use super::{dpop, seed_delivery};
 use crate::base64url;
 use crate::entropy::testing::Seeded;
-use crate::id::{CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
+use crate::id::{ClientId, CompanyId, DeviceId, EnrollmentId, OperationId, TokenId, UserId};
 use crate::secret::SecretText;
 use crate::text::Name;
 use crate::time::Timestamp;
@@ -456,12 +457,38 @@ fn security_53_an_answer_belongs_to_one_text_and_one_display() {
 fn every_action_is_written_and_read_and_no_other_combination_is() {
     let world = World::new();
     let Action::Release { token, cause } = world.release() else { unreachable!() };
+    let consent: Consent = serde_json::from_value(json!({
+        "client": ClientId::new(world.now(), &world.entropy), "client_name": "Portal de pagos",
+        "binding_message": "Pago 4711", "authorization_details": [{"type": "payment"}],
+        "number": true,
+    }))
+    .expect("a consent");
+    let asked = serde_json::to_value(world.request(Action::Consent(consent.clone())).operation);
+    let asked = asked.expect("JSON");
+    for (field, value) in [
+        ("binding_message", json!("x\u{202e}y")),
+        ("authorization_details", json!([{"type": "payment", "amount": 0.1}])),
+        ("authorization_details", Value::Null),
+        ("client_name", json!("")),
+        ("number", Value::Null),
+        ("more", json!("than is shown")),
+    ] {
+        let mut other = asked.clone();
+        other["consent"][field] = value.clone();
+        assert!(serde_json::from_value::<Operation>(other).is_err(), "{field} {value}");
+    }
+    for action in ["recover", "release"] {
+        let mut other = asked.clone();
+        other["action"] = json!(action);
+        assert!(serde_json::from_value::<Operation>(other).is_err(), "{action}");
+    }
     for action in [
         world.release(),
         Action::Unblock { token: token.clone() },
         Action::Rotate { token: token.clone(), cause },
         Action::BindPhone,
         Action::Recover,
+        Action::Consent(consent.clone()),
     ] {
         let operation = world.request(action).operation;
         let json = serde_json::to_string(&operation).expect("JSON");

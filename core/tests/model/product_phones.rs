@@ -173,6 +173,7 @@ impl Product {
             token.map_or(self.companies[1], |at| self.tokens[self.place_of(at.id)].token.company);
         let purpose = Purpose::Other { kind: "match-number", company, id: &id_text };
         let mut operation = Operation {
+            consent: None,
             id,
             company,
             action,
