@@ -108,6 +108,9 @@ impl Request {
             Some(action) => action.label(language),
             None => match self.claims.operation.action {
                 Action::Recover => Label("Recuperar acceso", "Recover access").text(language),
+                Action::Consent(_) => {
+                    Label("Autorizar a un servicio", "Approve for a service").text(language)
+                }
                 _ => Label("Vincular otro teléfono", "Bind another phone").text(language),
             },
         }
@@ -120,6 +123,9 @@ impl Request {
         let mut facts = vec![(label("Acción", "Action"), self.action_label(language).to_owned())];
         if let Some((token, _)) = self.token() {
             facts.push((label("Número de Serie", "Serial number"), token.serial.clone()));
+        }
+        if let Action::Consent(consent) = &self.claims.operation.action {
+            facts.extend(consent.facts(language));
         }
         if let Some(cause) = self.cause() {
             facts.push((label("Causal", "Cause"), cause.label(language).to_owned()));
@@ -148,6 +154,10 @@ impl Request {
                 "La persona que perdió sus teléfonos podrá vincular uno nuevo; los anteriores dejan de valer.",
                 "The person who lost their phones can bind a new one; the earlier ones no longer count.",
             ),
+            (None, Action::Consent(_)) => Label(
+                "El servicio recibe su autorización firmada. Ningún token ni teléfono cambia.",
+                "The service is given your signed approval. No token and no phone changes.",
+            ),
             (None, _) => Label(
                 "Otro teléfono podrá dar códigos y autorizar en su nombre.",
                 "Another phone will be able to give codes and authorize in your name.",
@@ -161,13 +171,19 @@ impl Request {
         matches!(self.claims.operation.action, Action::Release { .. } | Action::Recover)
     }
 
+    /// Whether the number on the asker's screen has to be typed: always, but for a service that
+    /// shows none.
+    pub fn wants_number(&self) -> bool {
+        !matches!(&self.claims.operation.action, Action::Consent(consent) if !consent.number)
+    }
+
     fn token(&self) -> Option<(&semilla_core::protocol::approval::TokenRef, Option<&str>)> {
         match &self.claims.operation.action {
             Action::Release { token, cause } | Action::Rotate { token, cause } => {
                 Some((token, Some(cause)))
             }
             Action::Unblock { token } => Some((token, None)),
-            Action::BindPhone | Action::Recover => None,
+            Action::BindPhone | Action::Recover | Action::Consent(_) => None,
         }
     }
 
@@ -176,7 +192,7 @@ impl Request {
             Action::Release { .. } => Some(operations::Action::Release),
             Action::Unblock { .. } => Some(operations::Action::Unblock),
             Action::Rotate { .. } => Some(operations::Action::Rotate),
-            Action::BindPhone | Action::Recover => None,
+            Action::BindPhone | Action::Recover | Action::Consent(_) => None,
         }
     }
 

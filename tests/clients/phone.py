@@ -8,7 +8,7 @@ is one file of JSON, in clear: this is a test's phone, nobody's.
     phone.py STATE enroll                    every token that waits for this phone
     phone.py STATE code SERIAL
     phone.py STATE inbox
-    phone.py STATE approve OPERATION NUMBER
+    phone.py STATE approve OPERATION [NUMBER]
     phone.py STATE deny OPERATION REASON
 
 Each prints one JSON object. Where the server refuses, it is the problem document, with exit code 1.
@@ -275,8 +275,9 @@ class Phone:
         path = f"/device/v1/approvals/{operation}/response"
         return self.request("POST", path, {"message": response})
 
-    def approve(self, operation, number):
-        return self.answer(operation, {"decision": "approved", "match_number": number})
+    def approve(self, operation, number=None):
+        typed = {} if number is None else {"match_number": number}
+        return self.answer(operation, {"decision": "approved", **typed})
 
     def deny(self, operation, reason):
         return self.answer(operation, {"decision": "denied", "reason": reason})

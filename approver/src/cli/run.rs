@@ -240,6 +240,7 @@ impl Run<'_> {
         let _ = write!(anstream::stderr(), "{shown}");
         let number = match number {
             Some(number) => number.into(),
+            None if !request.wants_number() => String::new().into(),
             None => self.ask.number()?,
         };
         let answer = self.waiting(phone.approve_request(&request, number.trim())).await?;

@@ -83,12 +83,18 @@ impl Phone {
         self.approve_request(&request, number).await
     }
 
-    /// As [`Phone::approve`], for a request in hand.
+    /// As [`Phone::approve`], for a request in hand. The number is empty where none is asked for.
     pub async fn approve_request(
         &self,
         request: &Request,
         number: &str,
     ) -> Result<Answered, Error> {
+        if number.is_empty() && !request.wants_number() {
+            self.store.take_presence()?;
+            return self
+                .answer(request, &format!("agree {}", request.id()), Decision::Agreed)
+                .await;
+        }
         let parsed = MatchNumber::parse(number).map_err(|_| Input::Number)?;
         self.store.take_presence()?;
         let intent = format!("approve {} {}", request.id(), parsed.expose());

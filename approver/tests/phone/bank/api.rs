@@ -338,7 +338,7 @@ impl Bank {
             Decision::Approved { match_number } if match_number.matches(&number) => {
                 wire::OperationState::Executed
             }
-            Decision::Approved { .. } => wire::OperationState::Failed,
+            Decision::Approved { .. } | Decision::Agreed => wire::OperationState::Failed,
             Decision::Denied { .. } => wire::OperationState::Denied,
         };
         state.decided.insert(id.to_owned(), (text, decided));
