@@ -47,6 +47,8 @@ pub struct ServerKeys {
     pub signing: SigningKey,
     /// The key that states what the audit chains are, and signs nothing else (security 92).
     pub checkpoints: SigningKey,
+    /// The key that signs ID tokens, and nothing else: relying parties trust it, phones do not.
+    pub id_tokens: SigningKey,
     /// The public keys of messages to phones, as the exact text that phones pin.
     pub public: JwkSet,
     /// All its public keys, as they are published.
@@ -156,6 +158,7 @@ pub async fn server_keys(
     let new_key = || Ok(SigningKey::generate(&SystemRandom::new()));
     let signing = kept_secret(store, keyring, entropy, now, "signing-key", new_key).await?;
     let checkpoints = kept_secret(store, keyring, entropy, now, "checkpoint-key", new_key).await?;
+    let id_tokens = kept_secret(store, keyring, entropy, now, "id-token-key", new_key).await?;
     let idempotency = kept_secret(store, keyring, entropy, now, "idempotency-key", || {
         Ok(Zeroizing::new(semilla_core::entropy::bytes::<32>(entropy).to_vec()))
     })
@@ -164,9 +167,11 @@ pub async fn server_keys(
         SigningKey::from_pkcs8(pkcs8, &SystemRandom::new()).map_err(|_| KeysError::Unreadable)
     };
     let (signing, checkpoints) = (key(&signing)?, key(&checkpoints)?);
+    let id_tokens = key(&id_tokens)?;
     let public = JwkSet::new(vec![signing.public().clone()]);
-    let published = JwkSet::new(vec![signing.public().clone(), checkpoints.public().clone()]);
-    Ok(ServerKeys { signing, checkpoints, public, published, idempotency })
+    let published = [&signing, &checkpoints, &id_tokens].map(|key| key.public().clone());
+    let published = JwkSet::new(published.to_vec());
+    Ok(ServerKeys { signing, checkpoints, id_tokens, public, published, idempotency })
 }
 
 async fn kept_secret(

@@ -203,6 +203,9 @@ pub enum ApiScope {
     /// The company's webhooks.
     #[serde(rename = "webhooks:manage")]
     WebhooksManage,
+    /// Ask people's phones for approvals of the program's own, at `/bc-authorize`.
+    #[serde(rename = "approvals:ask")]
+    ApprovalsAsk,
     /// The bank's: issue, allot, withdraw, retire.
     #[serde(rename = "stock:manage")]
     StockManage,
@@ -213,7 +216,7 @@ pub enum ApiScope {
 
 impl ApiScope {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TokensRead,
         Self::TokensAssign,
         Self::TokensBlock,
@@ -224,6 +227,7 @@ impl ApiScope {
         Self::PoliciesManage,
         Self::AuditRead,
         Self::WebhooksManage,
+        Self::ApprovalsAsk,
         Self::StockManage,
         Self::CompaniesManage,
     ];
@@ -241,6 +245,7 @@ impl ApiScope {
             Self::PoliciesManage => "policies:manage",
             Self::AuditRead => "audit:read",
             Self::WebhooksManage => "webhooks:manage",
+            Self::ApprovalsAsk => "approvals:ask",
             Self::StockManage => "stock:manage",
             Self::CompaniesManage => "companies:manage",
         }
@@ -284,9 +289,135 @@ pub struct Client {
     pub scopes: Vec<ApiScope>,
     /// In whose names.
     pub askers: Vec<UserId>,
+    /// How it asks people's phones for approvals of its own, where it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<ApprovalSettings>,
     /// Whether it may do anything.
     pub active: bool,
 }
+
+/// How a program asks people's phones for approvals of its own (OpenID CIBA Core section 4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{
+    "mode": "ping",
+    "notification_endpoint": "https://payments.example/ping",
+    "details_types": ["payment_initiation"],
+}]))]
+pub struct ApprovalSettings {
+    /// How it learns of the answer.
+    #[serde(default)]
+    pub mode: DeliveryMode,
+    /// Where it is told that there is one, in the mode `ping`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification_endpoint: Option<String>,
+    /// The types of `authorization_details` that it may ask for (RFC 9396).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 100)))]
+    pub details_types: Vec<String>,
+    /// Whether it has to sign its requests (section 7.1.1).
+    #[serde(default)]
+    pub signed_requests: bool,
+    /// Whether the person has to type the number that it is answered and has to show. Only a
+    /// program that cannot show it goes without: a yes on a phone alone is what tired people give.
+    #[serde(default = "yes")]
+    pub match_number: bool,
+    /// Whether the rules of FAPI CIBA hold for it: it proves itself by a key, signs its requests,
+    /// and its access tokens are bound to a key.
+    #[serde(default)]
+    pub fapi: bool,
+}
+
+impl Default for ApprovalSettings {
+    fn default() -> Self {
+        Self {
+            mode: DeliveryMode::Poll,
+            notification_endpoint: None,
+            details_types: Vec::new(),
+            signed_requests: false,
+            match_number: true,
+            fapi: false,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How a program learns of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryMode {
+    /// It asks again and again.
+    #[default]
+    Poll,
+    /// It is told that there is one, and asks then.
+    Ping,
+}
+
+/// What a program asked a person's phone, beside the operation of the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentRequest {
+    /// The client's company.
+    pub company: CompanyId,
+    /// The operation.
+    pub operation: OperationId,
+    /// Who asked.
+    pub client: ClientId,
+    /// Whom.
+    pub user: UserId,
+    /// SHA-256 of the `auth_req_id`, base64url.
+    pub sha256: String,
+    /// How many seconds have to pass between two looks.
+    pub interval: u64,
+    /// When it last looked.
+    pub looked: Option<Timestamp>,
+    /// When it was given its tokens: once.
+    pub redeemed: Option<Timestamp>,
+    /// What it is to be told, sealed, until it was.
+    pub ping: Option<Sealed>,
+    /// How often that failed.
+    pub ping_failures: u32,
+    /// When it is to be told; none while there is nothing to tell.
+    pub ping_due: Option<Timestamp>,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+record!(ConsentRequest, "consents", company: |it| it.company, id: |it| it.operation.to_string(), [
+    "ping_due" => |it| it.ping_due.map(|at| at.milliseconds()).into(),
+    "expires" => |it| it.expires.into(),
+]);
+
+/// What a program asked a person lately that was not approved: whoever is asked too often says
+/// yes at some time (security 65, 67).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentHistory {
+    /// The client's company.
+    pub company: CompanyId,
+    /// Who asked.
+    pub client: ClientId,
+    /// Whom.
+    pub user: UserId,
+    /// Which operations, the latest last.
+    pub asked: Vec<OperationId>,
+    /// Until when it is kept.
+    pub expires: Timestamp,
+}
+
+impl ConsentHistory {
+    /// Its name among the company's.
+    pub fn id_of(client: ClientId, user: UserId) -> String {
+        format!("{client}:{user}")
+    }
+}
+
+record!(ConsentHistory, "consent_histories", company: |it| it.company, id: |it| ConsentHistory::id_of(it.client, it.user), [
+    "expires" => |it| it.expires.into(),
+]);
 
 record!(Client, "clients", company: |it| it.company, id: |it| it.id.to_string(), [
     "state" => |it| if it.active { "active" } else { "inactive" }.into(),

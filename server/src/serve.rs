@@ -41,6 +41,8 @@ const FILES_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long after something went wrong sealing everything anew is tried again.
 const REWRAP_PAUSE: Duration = Duration::from_secs(2);
+/// How often programs are told that there are answers.
+const PINGS_PERIOD: Duration = Duration::from_millis(500);
 
 /// What a server needs to start.
 pub struct Start {
@@ -144,6 +146,7 @@ pub struct Running {
     rewrapping: JoinHandle<()>,
     files: Arc<Watched>,
     webhooks: JoinHandle<()>,
+    pings: JoinHandle<()>,
 }
 
 impl Running {
@@ -170,6 +173,7 @@ impl Running {
         let _ = self.watching.await;
         let _ = self.rewrapping.await;
         let _ = self.webhooks.await;
+        let _ = self.pings.await;
         self.app.store.close().await;
         cut
     }
@@ -274,6 +278,7 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
     let rewrapping = tokio::spawn(rewrap_after_changes(Arc::clone(&app)));
     let chores = tokio::spawn(do_chores(Arc::clone(&app)));
     let webhooks = tokio::spawn(crate::webhooks::dispatch::run(Arc::clone(&app)));
+    let pings = tokio::spawn(tell_programs(Arc::clone(&app)));
     Ok(Running {
         address,
         metrics_address,
@@ -281,6 +286,7 @@ pub async fn start(mut start: Start) -> Result<Running, StartError> {
         serving,
         measuring,
         chores,
+        pings,
         watching,
         rewrapping,
         files,
@@ -387,6 +393,22 @@ async fn rewrap_after_changes(app: Arc<App>) {
             () = app.stopping.cancelled() => return,
             () = app.keyring.changed() => {}
             () = tokio::time::sleep(patience) => {}
+        }
+    }
+}
+
+/// Tells programs that there are answers. Apart from the chores, which no slow receiver holds up.
+async fn tell_programs(app: Arc<App>) {
+    loop {
+        let told = async {
+            if let Err(failure) = crate::workflow::ciba::tell(&app).await {
+                tracing::warn!(?failure, "programs were not told, and will be");
+            }
+            tokio::time::sleep(PINGS_PERIOD).await;
+        };
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = told => {}
         }
     }
 }

@@ -342,7 +342,7 @@ fn show_form(
 ) {
     // A proof of a phone's key is nothing that a page could make; a token has its own form.
     let by_device = operation["security"][0].get("device").is_some();
-    if by_device || path == "/token" {
+    if by_device || ["/token", "/bc-authorize"].contains(&path) {
         return;
     }
     let token = if operation["security"][0].get("oauth").is_some() { " data-token" } else { "" };

@@ -31,6 +31,7 @@ use crate::app::App;
 pub mod auth;
 pub mod body;
 pub mod change;
+mod ciba;
 mod company;
 pub mod describe;
 mod device;
@@ -187,10 +188,16 @@ pub fn routes() -> Vec<Route> {
         get("/docs/try.js", Rule::Public, docs::script).says("Lo que prueba", "What tries"),
         post("/token", Rule::Public, oauth::token)
             .says("Un token de acceso para un programa", "An access token for a program"),
+        post("/bc-authorize", Rule::Public, ciba::authorize).says(
+            "Pedir al teléfono de una persona una aprobación (CIBA)",
+            "Ask a person's phone for an approval (CIBA)",
+        ),
         get("/jwks", Rule::Public, oauth::jwks)
             .says("Las llaves públicas del servidor", "The server's public keys"),
         get("/.well-known/oauth-authorization-server", Rule::Public, oauth::metadata)
             .says("Los metadatos de OAuth (RFC 8414)", "The metadata of OAuth (RFC 8414)"),
+        get("/.well-known/openid-configuration", Rule::Public, oauth::metadata)
+            .says("Los metadatos de OpenID", "The metadata of OpenID"),
     ];
     routes.extend(company::routes());
     routes.extend(webhooks::routes());

@@ -24,6 +24,7 @@ use semilla_core::problem::{Problem, ProblemType};
 use semilla_core::protocol::MessageError;
 use semilla_core::protocol::assertion::{ClientKey, Unverified};
 use semilla_core::protocol::dpop;
+use semilla_core::protocol::jwk::KeyId;
 use semilla_core::secret::SecretText;
 use serde::Serialize;
 use serde_json::json;
@@ -35,10 +36,10 @@ use super::dpop::Freshness;
 use super::headers::single;
 use super::limits::{Limiter, retry_after};
 use super::problem::ApiError;
-use super::{body, form};
+use super::{body, ciba, form};
 use crate::app::App;
 use crate::listener::Peer;
-use crate::records::{AccessToken, ApiScope, Client, UsedAssertion};
+use crate::records::{AccessToken, ApiScope, Client, DeliveryMode, UsedAssertion};
 use crate::store::{Batch, Record, Records, Scope, StoreError, Write};
 use crate::workflow::caller::sha256;
 use crate::workflow::views::AuthMethod;
@@ -55,7 +56,7 @@ pub(super) struct Attempts {
     by_network: Limiter<IpAddr>,
     /// For one client: beyond it failures are not recorded, so that strangers cannot fill a
     /// company's chain. The right secret always counts, so that they cannot lock it out either.
-    by_client: Limiter<ClientId>,
+    pub(super) by_client: Limiter<ClientId>,
 }
 
 impl Default for Attempts {
@@ -82,6 +83,8 @@ fn network(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(super) enum Refusal {
     Oauth(&'static str, String),
+    /// The same with the status 403 (CIBA Core section 13).
+    Denied(String),
     Other(ApiError),
 }
 
@@ -94,12 +97,12 @@ impl Refusal {
     }
 
     /// An assertion that is signed by the client and holds all the same not.
-    fn assertion(why: &str) -> Self {
+    pub(super) fn assertion(why: &str) -> Self {
         Self::Oauth("invalid_client", format!("The assertion does not count: {why}."))
     }
 
     /// A proof of possession that does not hold (RFC 9449 section 5).
-    fn proof(why: impl std::fmt::Display) -> Self {
+    pub(super) fn proof(why: impl std::fmt::Display) -> Self {
         Self::Oauth("invalid_dpop_proof", format!("The proof does not hold: {why}."))
     }
 
@@ -109,11 +112,11 @@ impl Refusal {
         Self::Oauth("use_dpop_nonce", detail)
     }
 
-    fn invalid_request(detail: impl Into<String>) -> Self {
+    pub(super) fn invalid_request(detail: impl Into<String>) -> Self {
         Self::Oauth("invalid_request", detail.into())
     }
 
-    fn rate_limited(wait: Duration) -> Self {
+    pub(super) fn rate_limited(wait: Duration) -> Self {
         let detail = "Too many attempts failed: wait before the next one.";
         let problem = Problem::new(ProblemType::RateLimited, detail).retry_after(retry_after(wait));
         Self::Other(problem.into())
@@ -134,8 +137,10 @@ impl From<StoreError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        let denied = matches!(self, Self::Denied(_));
         let (error, error_description) = match self {
             Self::Oauth(error, description) => (error, description),
+            Self::Denied(description) => ("access_denied", description),
             Self::Other(error) => return error.into_response(),
         };
         #[derive(Serialize)]
@@ -144,6 +149,9 @@ impl IntoResponse for Refusal {
             error_description: String,
         }
         let document = axum::Json(Document { error, error_description });
+        if denied {
+            return (StatusCode::FORBIDDEN, document).into_response();
+        }
         if error != "invalid_client" {
             return (StatusCode::BAD_REQUEST, document).into_response();
         }
@@ -154,14 +162,21 @@ impl IntoResponse for Refusal {
 
 /// What a program asks for. Parameters that are not known are ignored, as RFC 6749 section 3.2
 /// demands.
-struct Asked {
+pub(super) struct Asked {
     grant_type: Option<String>,
     scope: Option<String>,
     client_id: Option<String>,
     assertion: Option<String>,
+    pairs: Vec<(String, String)>,
 }
 
 impl Asked {
+    /// A parameter; an empty one is as good as none.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let given = self.pairs.iter().find(|(given, value)| given == name && !value.is_empty());
+        given.map(|(_, value)| value.as_str())
+    }
+
     fn parse(text: &[u8]) -> Result<Self, Refusal> {
         let text = std::str::from_utf8(text)
             .map_err(|_| Refusal::invalid_request("The body is not UTF-8."))?;
@@ -194,6 +209,7 @@ impl Asked {
             scope: value("scope"),
             client_id: value("client_id"),
             assertion,
+            pairs,
         })
     }
 }
@@ -238,32 +254,75 @@ pub(super) async fn token(
     State(edge): State<Arc<Edge>>,
     TokenRequest(request): TokenRequest,
 ) -> Result<Granting, Refusal> {
+    let granted = entered(edge, request, true, |edge, entered| async move {
+        match entered.asked.grant_type.as_deref() {
+            Some("client_credentials") => issue(&edge, entered).await,
+            Some(ciba::GRANT) => ciba::redeem(&edge, entered).await,
+            None => Err(Refusal::invalid_request("grant_type is missing.")),
+            Some(_) => {
+                let detail = format!("Only client_credentials and {} are offered.", ciba::GRANT);
+                Err(Refusal::Oauth("unsupported_grant_type", detail))
+            }
+        }
+    })
+    .await?;
+    // RFC 6749 section 5.1 wants both.
+    Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)))
+}
+
+/// A program that proved itself, and what it asks.
+pub(super) struct Entered {
+    pub(super) client: Client,
+    /// The assertion that is used up by it.
+    pub(super) used: Option<UsedAssertion>,
+    pub(super) asked: Asked,
+    pub(super) proof: Option<dpop::Proof>,
+}
+
+/// Lets a program in, then does what it asks in a task of its own: what was refused is recorded
+/// also where the program does not wait for it.
+pub(super) async fn entered<T, F>(
+    edge: Arc<Edge>,
+    request: Request,
+    binds: bool,
+    then: impl FnOnce(Arc<Edge>, Entered) -> F + Send + 'static,
+) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Refusal>> + Send,
+{
     let (parts, stream) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
     let from = peer.map(network);
     if let Some(from) = from {
-        // Taken before anything is looked at, and given back by success.
+        // Taken before anything is looked at, and given back to whoever proves itself.
         edge.attempts.by_network.take(from).map_err(Refusal::rate_limited)?;
     }
     body::require_media_type(&parts.headers, "application/x-www-form-urlencoded")?;
     let mut asked = Asked::parse(&body::read(stream, body::BODY_BYTES_MAX).await?)?;
     let claimed = Claimed::read(&parts.headers, &mut asked)?;
     // Before the assertion is used up: whoever only lacks a nonce comes again with the same one.
-    let proof = proof(&edge, &parts.headers)?;
+    let proof = if binds { proof(&edge, &parts.headers)? } else { None };
     // In its own task: what was refused is recorded, and what was taken is given back, also where
     // the client does not wait for it.
     let task = tokio::spawn(async move {
         let (client, used) = authenticate(&edge, claimed, asked.client_id.as_deref(), peer).await?;
-        let granted = issue(&edge, &client, &asked, used, proof).await?;
         if let Some(from) = from {
             edge.attempts.by_network.give_back(&from);
         }
-        Ok::<_, Refusal>(granted)
+        then(edge, Entered { client, used, asked, proof }).await
     });
-    let granted =
-        task.await.map_err(|_| Refusal::Other(ApiError::internal("/token panicked")))??;
-    // RFC 6749 section 5.1 wants both.
-    Ok(([(header::PRAGMA, "no-cache")], axum::Json(granted)))
+    task.await.map_err(|_| Refusal::Other(ApiError::internal("a request of a program panicked")))?
+}
+
+/// Takes the proof of a key as used. Returns the key that a token is bound to by it.
+pub(super) fn bound_to(edge: &Edge, proof: Option<dpop::Proof>) -> Result<Option<KeyId>, Refusal> {
+    let Some(dpop::Proof { claims, key }) = proof else { return Ok(None) };
+    match edge.proofs.accept(claims.nonce.as_deref(), key.key_id(), &claims.jti) {
+        Freshness::Fresh => Ok(Some(key.key_id())),
+        Freshness::Stale => Err(Refusal::stale_proof()),
+        Freshness::Replayed => Err(Refusal::proof("it was used before")),
+    }
 }
 
 type Granting = ([(header::HeaderName, &'static str); 1], axum::Json<Granted>);
@@ -282,9 +341,11 @@ impl<S: Sync> FromRequest<S> for TokenRequest {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "it is described, and read by hand")]
 struct TokenForm {
-    /// `client_credentials`.
-    #[schemars(extend("const" = "client_credentials"))]
+    /// `client_credentials`, or `urn:openid:params:grant-type:ciba` with `auth_req_id`.
+    #[schemars(extend("enum" = ["client_credentials", ciba::GRANT]))]
     grant_type: String,
+    /// What `/bc-authorize` answered.
+    auth_req_id: Option<String>,
     /// What the token is to be good for, by blanks; all that the client may do if not said.
     scope: Option<String>,
     /// Who asks; it has to be who proves itself.
@@ -335,6 +396,7 @@ const PROOF_EXAMPLE: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp
 pub(super) fn refusal_content(status: u16) -> serde_json::Value {
     let errors: &[&str] = match status {
         401 => &["invalid_client"],
+        403 => &["access_denied"],
         _ => &[
             "invalid_request",
             "invalid_scope",
@@ -342,6 +404,15 @@ pub(super) fn refusal_content(status: u16) -> serde_json::Value {
             "unauthorized_client",
             "invalid_dpop_proof",
             "use_dpop_nonce",
+            "invalid_grant",
+            "authorization_pending",
+            "slow_down",
+            "expired_token",
+            "access_denied",
+            "transaction_failed",
+            "unknown_user_id",
+            "invalid_binding_message",
+            "invalid_authorization_details",
         ],
     };
     let example = |error: &&str| {
@@ -374,7 +445,7 @@ fn proof(edge: &Edge, headers: &HeaderMap) -> Result<Option<dpop::Proof>, Refusa
 }
 
 /// Why a client is not let in: as the audit has it, and as the client is told.
-struct Denied(&'static str, Refusal);
+pub(super) struct Denied(pub(super) &'static str, pub(super) Refusal);
 
 impl Denied {
     fn unproven(reason: &'static str) -> Self {
@@ -454,8 +525,11 @@ async fn unused(
     client: &Client,
     assertion: &Unverified<'_>,
 ) -> Result<Result<UsedAssertion, Denied>, Refusal> {
-    let (issuer, endpoint) = (app.issuer.as_str(), format!("{}/token", app.issuer));
-    let checked = assertion.check(&client.id.to_string(), &[issuer, &endpoint], app.now());
+    let issuer = app.issuer.as_str();
+    // Whichever of the two it is sent to: it counts once (CIBA Core section 7.1).
+    let endpoints = ["/token", "/bc-authorize"].map(|path| format!("{issuer}{path}"));
+    let audiences = [issuer, &endpoints[0], &endpoints[1]];
+    let checked = assertion.check(&client.id.to_string(), &audiences, app.now());
     let proven = match checked {
         Ok(proven) => proven,
         Err(error) => {
@@ -473,7 +547,7 @@ async fn unused(
 }
 
 /// Records that a client was refused, and refuses it.
-async fn refused<T>(
+pub(super) async fn refused<T>(
     edge: &Edge,
     company: CompanyId,
     client: ClientId,
@@ -499,43 +573,29 @@ fn same(key: &hmac::Key, expected: &str, given: &str) -> bool {
 }
 
 /// The answer of RFC 6749 section 5.1. No `Debug`: it holds the token.
-#[derive(Serialize, JsonSchema)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(super) struct Granted {
     /// The token.
-    access_token: String,
+    pub(super) access_token: String,
     /// `Bearer`, or `DPoP` where it is bound to a key.
-    token_type: &'static str,
+    pub(super) token_type: &'static str,
     /// For how many seconds it holds.
-    expires_in: u64,
+    pub(super) expires_in: u64,
     /// What it is good for, by blanks.
-    scope: String,
+    pub(super) scope: String,
+    /// Of an approval: who gave it, and when (OpenID Connect Core section 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id_token: Option<String>,
+    /// Of an approval: what exactly was agreed to (RFC 9396 section 7).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) authorization_details: Option<serde_json::Value>,
 }
 
-async fn issue(
-    edge: &Edge,
-    client: &Client,
-    asked: &Asked,
-    used: Option<UsedAssertion>,
-    proof: Option<dpop::Proof>,
-) -> Result<Granted, Refusal> {
+async fn issue(edge: &Edge, entered: Entered) -> Result<Granted, Refusal> {
     let app = &edge.app;
-    match asked.grant_type.as_deref() {
-        Some("client_credentials") => {}
-        None => return Err(Refusal::invalid_request("grant_type is missing.")),
-        Some(_) => {
-            let detail = "Only client_credentials is offered.".to_owned();
-            return Err(Refusal::Oauth("unsupported_grant_type", detail));
-        }
-    }
-    let scopes = scopes(client, asked.scope.as_deref())?;
-    if let Some(dpop::Proof { claims, key }) = &proof {
-        match edge.proofs.accept(claims.nonce.as_deref(), key.key_id(), &claims.jti) {
-            Freshness::Fresh => {}
-            Freshness::Stale => return Err(Refusal::stale_proof()),
-            Freshness::Replayed => return Err(Refusal::proof("it was used before")),
-        }
-    }
-    let bound_to = proof.map(|proof| proof.key.key_id());
+    let Entered { client, used, asked, proof } = entered;
+    let scopes = scopes(&client, asked.scope.as_deref())?;
+    let bound_to = bound_to(edge, proof)?;
     let access_token = base64url::encode(&entropy::bytes::<32>(app.entropy.as_ref()));
     let (sha256, now) = (sha256(&access_token), app.now());
     let scope = scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(" ");
@@ -570,7 +630,8 @@ async fn issue(
         Err(error) => return Err(error.into()),
     }
     let token_type = if bound_to.is_some() { "DPoP" } else { "Bearer" };
-    Ok(Granted { access_token, token_type, expires_in: TOKEN_SECONDS, scope })
+    let expires_in = TOKEN_SECONDS;
+    Ok(Granted { access_token, token_type, expires_in, scope, ..Granted::default() })
 }
 
 /// What the token will be good for: all that the client may do, or the part that it asks for.
@@ -632,10 +693,22 @@ pub(super) struct Metadata {
     token_endpoint_auth_methods_supported: Vec<AuthMethod>,
     token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     dpop_signing_alg_values_supported: Vec<&'static str>,
-    scopes_supported: Vec<ApiScope>,
+    scopes_supported: Vec<&'static str>,
+    subject_types_supported: Vec<&'static str>,
+    id_token_signing_alg_values_supported: Vec<&'static str>,
+    claims_supported: Vec<&'static str>,
+    acr_values_supported: Vec<&'static str>,
+    request_parameter_supported: bool,
+    request_object_signing_alg_values_supported: Vec<&'static str>,
+    backchannel_authentication_endpoint: String,
+    backchannel_token_delivery_modes_supported: Vec<DeliveryMode>,
+    backchannel_authentication_request_signing_alg_values_supported: Vec<&'static str>,
+    backchannel_user_code_parameter_supported: bool,
 }
 
-/// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 2).
+/// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 2), and the same document as
+/// `GET /.well-known/openid-configuration` (OpenID Connect Discovery section 3, CIBA Core section
+/// 4). There is no `authorization_endpoint`: people are asked on their phones alone.
 pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> axum::Json<Metadata> {
     let issuer = &edge.app.issuer;
     axum::Json(Metadata {
@@ -643,7 +716,7 @@ pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> axum::Json<Metada
         token_endpoint: format!("{issuer}/token"),
         jwks_uri: format!("{issuer}/jwks"),
         service_documentation: format!("{issuer}/docs"),
-        grant_types_supported: vec!["client_credentials"],
+        grant_types_supported: vec!["client_credentials", ciba::GRANT],
         response_types_supported: Vec::new(),
         token_endpoint_auth_methods_supported: vec![
             AuthMethod::ClientSecretBasic,
@@ -651,6 +724,30 @@ pub(super) async fn metadata(State(edge): State<Arc<Edge>>) -> axum::Json<Metada
         ],
         token_endpoint_auth_signing_alg_values_supported: vec!["ES256"],
         dpop_signing_alg_values_supported: vec!["ES256"],
-        scopes_supported: ApiScope::ALL.to_vec(),
+        scopes_supported: ["openid"]
+            .into_iter()
+            .chain(ApiScope::ALL.iter().map(|scope| scope.name()))
+            .collect(),
+        subject_types_supported: vec!["public"],
+        id_token_signing_alg_values_supported: vec!["ES256"],
+        claims_supported: vec![
+            "iss",
+            "sub",
+            "aud",
+            "exp",
+            "iat",
+            "auth_time",
+            "jti",
+            "acr",
+            "amr",
+            "at_hash",
+        ],
+        acr_values_supported: crate::workflow::ciba::ACR.to_vec(),
+        request_parameter_supported: true,
+        request_object_signing_alg_values_supported: vec!["ES256"],
+        backchannel_authentication_endpoint: format!("{issuer}/bc-authorize"),
+        backchannel_token_delivery_modes_supported: vec![DeliveryMode::Poll, DeliveryMode::Ping],
+        backchannel_authentication_request_signing_alg_values_supported: vec!["ES256"],
+        backchannel_user_code_parameter_supported: false,
     })
 }

@@ -52,7 +52,7 @@ pub fn tag(path: &str) -> &str {
     match segment(1) {
         "api" => segment(3),
         "device" => "device",
-        "token" | "jwks" | ".well-known" => "oauth",
+        "token" | "bc-authorize" | "jwks" | ".well-known" => "oauth",
         _ => "server",
     }
 }
@@ -153,7 +153,9 @@ fn whole(routes: &[Route]) -> Value {
 fn security(rule: Rule, path: &str) -> Value {
     match rule {
         // Or by an assertion in the body.
-        Rule::Public if path == "/token" => json!([{ "client": [] }, {}]),
+        Rule::Public if ["/token", "/bc-authorize"].contains(&path) => {
+            json!([{ "client": [] }, {}])
+        }
         Rule::Public => json!([]),
         Rule::Scope(scopes) => {
             scopes.iter().map(|scope| json!({ "oauth": [scope.name()] })).collect()
@@ -209,7 +211,7 @@ fn operation(
             "application/problem+json".to_owned(),
             json!({ "schema": problem, "examples": examples }),
         );
-        if about.refuses_as_oauth && [400, 401].contains(&status) {
+        if about.refuses_as_oauth && [400, 401, 403].contains(&status) {
             content.insert("application/json".to_owned(), super::oauth::refusal_content(status));
         }
         let mut response = json!({ "description": titles.join(", "), "content": content });

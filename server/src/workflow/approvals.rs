@@ -20,6 +20,7 @@ use semilla_core::protocol::approval::{
     Operation as SignedOperation, TokenRef,
 };
 use semilla_core::protocol::bytes::Nonce;
+use semilla_core::protocol::consent::Consent;
 use semilla_core::protocol::messages::{self, Version};
 use semilla_core::protocol::wire;
 use semilla_core::seal::Purpose;
@@ -81,7 +82,8 @@ pub async fn ask(
     let whose = action.on_token().map_or(WhosePhone::None, |action| action.operation().phone);
     let approvers = approvers(&mut unit, &company, &acting.asker, whose, &asked.token).await?;
     let token_at = TokenAt { id, version: unit.version_after(&asked) };
-    let subject = AskedAbout { token: Some((&asked.token, token_at)), holder, new_device: None };
+    let token = Some((&asked.token, token_at));
+    let subject = AskedAbout { token, holder, new_device: None, consent: None };
     let view =
         send(&mut unit, operation_id, &company, action, &acting.asker, subject, approvers).await?;
     Ok(unit.plan(OperationAsked(view)))
@@ -95,6 +97,8 @@ pub struct AskedAbout<'t> {
     pub holder: UserId,
     /// The phone that waits.
     pub new_device: Option<DeviceId>,
+    /// What a relying party asks, and how long it waits for an answer.
+    pub consent: Option<(Consent, Duration)>,
 }
 
 /// The phones that are asked.
@@ -190,11 +194,18 @@ pub async fn send(
     }
     let holder = unit.must::<User>(company.id, &about.holder.to_string()).await?.record;
     let number = MatchNumber::generate(app.entropy.as_ref());
-    let expires = unit.now.plus(company.policy.approval());
-    let display = display(action, company, asker, &holder, about.token.map(|(token, _)| token));
+    let (consent, patience) = about.consent.unzip();
+    let expires = unit.now.plus(patience.unwrap_or_else(|| company.policy.approval()));
+    let display = match &consent {
+        Some(consent) => display_of_consent(consent, company, &holder),
+        None => display(action, company, asker, &holder, about.token.map(|(token, _)| token)),
+    };
     let state_version = about.token.map_or(0, |(_, at)| at.version);
     let signed = SignedOperation {
-        action: signed_action(action, about.token.map(|(token, _)| token)),
+        action: match &consent {
+            Some(consent) => SignedAction::Consent(consent.clone()),
+            None => signed_action(action, about.token.map(|(token, _)| token)),
+        },
         holder: holder.id,
         company: company.id,
         asker: asker.id,
@@ -235,6 +246,7 @@ pub async fn send(
         token: about.token.map(|(_, at)| at),
         holder: holder.id,
         new_device: about.new_device,
+        consent,
         asker: asker.id,
         four_eyes,
         requests,
@@ -251,6 +263,7 @@ pub async fn send(
         token: operation.token.map(|token| token.id),
         user: Some(holder.id),
         operation: Some(id),
+        client: operation.consent.as_ref().map(|consent| consent.client),
         ..Subject::default()
     };
     let mut draft = unit
@@ -318,6 +331,7 @@ fn display(
         Approvable::Rotate(_) => Label("Renovar semilla", "Rotate seed"),
         Approvable::BindPhone => Label("Vincular otro teléfono", "Bind another phone"),
         Approvable::Recover => Label("Recuperar acceso sin teléfono", "Recover without a phone"),
+        Approvable::Consent => CONSENT_TITLE,
     };
     let consequence = match action {
         Approvable::Release(_) if token.is_some_and(|token| token.kind == Kind::Physical) => Label(
@@ -343,6 +357,7 @@ fn display(
             "Se revocan los teléfonos de esta persona, que vinculará uno nuevo.",
             "This person's phones are revoked, and a new one can be bound.",
         ),
+        Approvable::Consent => CONSENT_CONSEQUENCE,
     };
     let mut lines = vec![
         format!("{}: {}", text(Label("Empresa", "Company")), company.name),
@@ -366,6 +381,28 @@ fn display(
     }
     lines.push(text(consequence).to_owned());
     Display { locale: language.tag().to_owned(), title: text(title).to_owned(), lines }
+}
+
+const CONSENT_TITLE: Label = Label("Autorizar a un servicio", "Approve for a service");
+
+const CONSENT_CONSEQUENCE: Label = Label(
+    "El servicio recibe su autorización. Ningún token cambia.",
+    "The service is given your approval. No token changes.",
+);
+
+/// What the phone shows of what a relying party asks: all of it, in the lines that are its facts
+/// as well, so that what is shown is what is signed (RFC 9396 section 3, security 129).
+fn display_of_consent(consent: &Consent, company: &Company, holder: &User) -> Display {
+    let language = Language::Spanish;
+    let text = |label: Label| label.text(language);
+    let mut lines = vec![
+        format!("{}: {}", text(Label("Empresa", "Company")), company.name),
+        format!("{}: {}", text(Label("Nombre de Usuario", "User name")), holder.name),
+    ];
+    let facts = consent.facts(language).into_iter();
+    lines.extend(facts.map(|(name, fact)| format!("{name}: {fact}")));
+    lines.push(text(CONSENT_CONSEQUENCE).to_owned());
+    Display { locale: language.tag().to_owned(), title: text(CONSENT_TITLE).to_owned(), lines }
 }
 
 fn number_purpose(company: CompanyId, operation: &str) -> Purpose<'_> {
@@ -402,7 +439,9 @@ pub async fn show(app: &App, caller: &Caller, id: OperationId) -> Result<Operati
     let operation = app.store.get::<Operation>(company, &id.to_string()).await?;
     let operation = operation.ok_or_else(Problem::not_found)?.record;
     let is_askers = caller.client.askers.contains(&operation.asker)
-        && caller.scopes.contains(&crate::records::ApiScope::TokensRelease);
+        && caller.scopes.contains(&crate::records::ApiScope::TokensRelease)
+        // The number of a consent is for the program that asked, which was answered it.
+        && operation.consent.is_none();
     let number = if is_askers { Some(number_of(app, &operation)?) } else { None };
     Ok(OperationView::of(&operation, number.as_ref()))
 }
@@ -452,7 +491,7 @@ pub async fn expire(
     Ok(unit.plan(super::views::Nothing {}))
 }
 
-async fn expire_in(unit: &mut Unit<'_>, operation: &Operation) -> Result<(), Failure> {
+pub(super) async fn expire_in(unit: &mut Unit<'_>, operation: &Operation) -> Result<(), Failure> {
     settle_token(unit, operation).await?;
     let at = unit.now;
     end_operation(
@@ -475,7 +514,7 @@ pub async fn cancel(
     let company = owner_of(app, &acting.caller, id).await?;
     let operation = unit.get::<Operation>(company, &id.to_string()).await?;
     let operation = operation.ok_or_else(Problem::not_found)?.record;
-    if operation.asker != acting.asker.id {
+    if operation.asker != acting.asker.id || operation.consent.is_some() {
         let detail = "Only the person who asked for it can take it back.";
         return Err(Problem::new(ProblemType::Forbidden, detail).into());
     }
@@ -685,6 +724,8 @@ async fn execute(
             unit.record(unit.draft(company, "user.recovered", actor).about(subject));
             Ok(())
         }
+        // The signature is all there is to it, and it is kept with the operation's end.
+        (Approvable::Consent, _) => Ok(()),
         (action, Some(at)) => {
             let stored = unit.must::<StoredToken>(company, &at.id.to_string()).await?;
             execute_on_token(unit, &stored, action, proof, actor).await
@@ -707,7 +748,9 @@ async fn execute_on_token(
         Approvable::Release(cause) => (token.release(proof, version, cause, now), None),
         Approvable::Unblock => (token.unblock(proof, version, enrollment, now), None),
         Approvable::Rotate(cause) => (token.rotate(proof, version, enrollment, now), Some(cause)),
-        Approvable::BindPhone | Approvable::Recover => return Err(Problem::not_found().into()),
+        Approvable::BindPhone | Approvable::Recover | Approvable::Consent => {
+            return Err(Problem::not_found().into());
+        }
     };
     let changed = changed.map_err(|refused| problem_of(refused, Some(&stored.record)))?;
     apply(unit, stored, changed, actor, rotation).await?;

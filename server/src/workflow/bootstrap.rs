@@ -50,6 +50,7 @@ pub async fn bank(
         ],
         askers: vec![operator.id],
         jwks: None,
+        approvals: None,
     };
     let created = client_in(&mut unit, CompanyId::BANK, &client, Actor::Local).await?;
     Ok(unit.plan(created))

@@ -10,7 +10,9 @@ use semilla_core::id::CompanyId;
 
 use super::{Failure, act};
 use crate::app::App;
-use crate::records::{AccessToken, IdempotentAnswer, InboxItem, UsedAssertion};
+use crate::records::{
+    AccessToken, ConsentHistory, ConsentRequest, IdempotentAnswer, InboxItem, UsedAssertion,
+};
 use crate::store::{Batch, Query, Record, Records, Scope, StoreError, Write};
 
 /// How many things of one kind are done in one go.
@@ -80,6 +82,12 @@ async fn forget(app: &App) -> Result<usize, Failure> {
     }
     for used in app.store.find::<UsedAssertion>(&due::<UsedAssertion>(app)).await? {
         batch.delete(&used);
+    }
+    for request in app.store.find::<ConsentRequest>(&due::<ConsentRequest>(app)).await? {
+        batch.delete(&request);
+    }
+    for history in app.store.find::<ConsentHistory>(&due::<ConsentHistory>(app)).await? {
+        batch.delete(&history);
     }
     for item in app.store.find::<InboxItem>(&due::<InboxItem>(app)).await? {
         batch.delete(&item);

@@ -233,7 +233,8 @@ pub async fn bind(app: &App, text: &str) -> Result<Plan<wire::Bound>, Failure> {
             }
             holder.pending = Some(operation);
             unit.save(&holder);
-            let about = AskedAbout { token: None, holder: holder.id, new_device: Some(device.id) };
+            let (holder_id, new_device) = (holder.id, Some(device.id));
+            let about = AskedAbout { token: None, holder: holder_id, new_device, consent: None };
             let approvers = Approvers::of(trusted);
             let view = approvals::send(
                 &mut unit,
@@ -458,7 +459,7 @@ pub async fn recover(
     unit.save(&person);
     let helpers =
         approvals::trusted_phones(&mut unit, acting.caller.company.id, acting.asker.id).await?;
-    let about = AskedAbout { token: None, holder: id, new_device: None };
+    let about = AskedAbout { token: None, holder: id, new_device: None, consent: None };
     let approvers = Approvers::of(helpers);
     let action = Approvable::Recover;
     let view = approvals::send(

@@ -339,7 +339,9 @@ pub async fn end_operation(
     unit.record(draft);
     close_inboxes(unit, &operation).await?;
     unit.wake(Topic::Operation(id.to_string()));
-    if operation.token.is_none() {
+    if operation.consent.is_some() {
+        super::ciba::ended(unit, &operation).await?;
+    } else if operation.token.is_none() {
         let mut person = unit.must::<User>(company, &operation.holder.to_string()).await?.record;
         person.pending = person.pending.filter(|pending| *pending != id);
         unit.save(&person);

@@ -24,6 +24,7 @@ pub mod bootstrap;
 pub mod caller;
 pub mod checkpoints;
 pub mod chores;
+pub mod ciba;
 pub mod codes;
 pub mod devices;
 pub mod effects;

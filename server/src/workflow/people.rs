@@ -24,7 +24,7 @@ use super::views::{
 };
 use super::{Failure, Plan};
 use crate::app::App;
-use crate::records::{ApiScope, Client, StoredToken};
+use crate::records::{ApiScope, ApprovalSettings, Client, StoredToken};
 use crate::store::{Query, Record, Records, Scope, Versioned};
 
 /// A person to be made.
@@ -482,7 +482,7 @@ pub struct NewClient {
     /// What people call it.
     pub name: Name,
     /// What it may do.
-    #[schemars(length(min = 1, max = 11))]
+    #[schemars(length(min = 1, max = 13))]
     pub scopes: Vec<ApiScope>,
     /// In whose names it may act: administrators of the company.
     #[serde(default)]
@@ -490,6 +490,9 @@ pub struct NewClient {
     /// Its public keys, where it proves itself by a key (`private_key_jwt`). Where there are none
     /// it gets a secret.
     pub jwks: Option<ClientJwks>,
+    /// How it asks people's phones for approvals of its own, with the scope `approvals:ask`; by
+    /// polling, with a number, if nothing is said.
+    pub approvals: Option<ApprovalSettings>,
 }
 
 /// An operator makes credentials for a program of a company.
@@ -538,6 +541,17 @@ pub async fn client_in(
         }
         None => Vec::new(),
     };
+    let approvals = if new.scopes.contains(&ApiScope::ApprovalsAsk) {
+        let settings = new.approvals.clone().unwrap_or_default();
+        super::ciba::check(unit.app, &settings, &keys)
+            .map_err(|(place, what)| Problem::field(format!("#/approvals{place}"), what))?;
+        Some(settings)
+    } else if new.approvals.is_some() {
+        let detail = "is for programs with the scope approvals:ask";
+        return Err(Problem::field("#/approvals", detail).into());
+    } else {
+        None
+    };
     // One way to prove itself, not two.
     let secret = keys
         .is_empty()
@@ -550,6 +564,7 @@ pub async fn client_in(
         keys,
         scopes: new.scopes.clone(),
         askers: new.askers.clone(),
+        approvals,
         active: true,
     };
     reserve(unit, Scope::Client, client.id.to_string(), company, client.id.to_string());

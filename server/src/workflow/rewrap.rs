@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::app::App;
-use crate::records::{IdempotentAnswer, OwnSeed, Setting};
+use crate::records::{ConsentRequest, IdempotentAnswer, OwnSeed, Setting};
 use crate::store::{
     Batch, Query, Record, Records, Store, StoreError, Topic, VerifierChange, Versioned, Write,
 };
@@ -146,6 +146,14 @@ impl Holds for Webhook {
             renewed |= with.renew(&mut kept.sealed, &purpose)?;
         }
         Ok(renewed)
+    }
+}
+
+impl Holds for ConsentRequest {
+    fn renew(&mut self, with: &Rewrap<'_>) -> Result<bool, SealError> {
+        let id = self.operation.to_string();
+        let purpose = Purpose::Other { kind: "ping", company: self.company, id: &id };
+        self.ping.as_mut().map_or(Ok(false), |ping| with.renew(ping, &purpose))
     }
 }
 
@@ -280,6 +288,7 @@ async fn rows(app: &App, with: &Rewrap<'_>) -> Result<u64, Failure> {
             + records::<OwnSeed>(app, with, company).await?
             + records::<Operation>(app, with, company).await?
             + records::<Activation>(app, with, company).await?
+            + records::<ConsentRequest>(app, with, company).await?
             + records::<IdempotentAnswer>(app, with, company).await?
             + records::<Webhook>(app, with, company).await?;
     }

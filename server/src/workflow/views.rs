@@ -16,7 +16,7 @@ use semilla_core::token::{Custody, Kind, Serial};
 use serde::Serialize;
 
 use super::View;
-use crate::records::{ApiScope, Client, Generation, StoredToken};
+use crate::records::{ApiScope, ApprovalSettings, Client, DeliveryMode, Generation, StoredToken};
 use crate::store::Versioned;
 
 /// A token.
@@ -472,8 +472,42 @@ pub struct ClientView {
     pub askers: Vec<UserId>,
     /// How it proves itself.
     pub token_endpoint_auth_method: AuthMethod,
+    /// How it asks people's phones for approvals of its own, where it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<ApprovalsView>,
     /// Whether it may do anything.
     pub active: bool,
+}
+
+/// How a program asks people's phones for approvals of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ApprovalsView {
+    /// How it learns of the answer.
+    pub mode: DeliveryMode,
+    /// Where it is told that there is one.
+    pub notification_endpoint: Option<String>,
+    /// The types of `authorization_details` that it may ask for.
+    pub details_types: Vec<String>,
+    /// Whether it has to sign its requests.
+    pub signed_requests: bool,
+    /// Whether the person has to type the number that it shows.
+    pub match_number: bool,
+    /// Whether the rules of FAPI CIBA hold for it.
+    pub fapi: bool,
+}
+
+impl From<&ApprovalSettings> for ApprovalsView {
+    fn from(settings: &ApprovalSettings) -> Self {
+        Self {
+            mode: settings.mode,
+            notification_endpoint: settings.notification_endpoint.clone(),
+            details_types: settings.details_types.clone(),
+            // FAPI wants them signed, whatever else is said.
+            signed_requests: settings.signed_requests || settings.fapi,
+            match_number: settings.match_number,
+            fapi: settings.fapi,
+        }
+    }
 }
 
 /// How a program proves itself (RFC 8414, `token_endpoint_auth_methods_supported`).
@@ -498,6 +532,7 @@ impl From<&Client> for ClientView {
                 Some(_) => AuthMethod::ClientSecretBasic,
                 None => AuthMethod::PrivateKeyJwt,
             },
+            approvals: client.approvals.as_ref().map(ApprovalsView::from),
             active: client.active,
         }
     }

@@ -35,7 +35,9 @@ fn every_route_is_described_in_both_languages_with_its_scopes_and_examples() {
                 scopes.iter().map(|scope| json!({ "oauth": [scope.name()] })).collect()
             }
             Rule::KnownPhone | Rule::BoundPhone => json!([{ "device": [] }]),
-            Rule::Public if route.path == "/token" => json!([{ "client": [] }, {}]),
+            Rule::Public if ["/token", "/bc-authorize"].contains(&route.path) => {
+                json!([{ "client": [] }, {}])
+            }
             Rule::Public => json!([]),
         };
         assert_eq!(operation["security"], security, "{id}");

@@ -13,12 +13,13 @@ use crate::store::StoreError;
 pub(super) const APPLICATION: i64 = 0x5365_6D31;
 
 /// How each version of the tables comes from the one before; the first one is version 1.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../migrations/sqlite/0001_tables.sql"),
     include_str!("../../../migrations/sqlite/0002_webhooks.sql"),
     include_str!("../../../migrations/sqlite/0003_checkpoints.sql"),
     include_str!("../../../migrations/sqlite/0004_clients.sql"),
     include_str!("../../../migrations/sqlite/0005_hardware.sql"),
+    include_str!("../../../migrations/sqlite/0006_consents.sql"),
 ];
 
 /// Statements that each connection keeps prepared: more than there are of them.
