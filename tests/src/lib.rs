@@ -17,6 +17,7 @@ pub mod people;
 pub mod places;
 pub mod process;
 pub mod receiver;
+pub mod relying_party;
 pub mod seeded;
 pub mod socket;
 pub mod trails;

@@ -17,7 +17,7 @@ use semilla_tests::world::{Active, COMPANY_SCOPES, Company, World};
 use serde_json::json;
 
 /// What everybody may ask. A new route of this kind has to be added here, on purpose.
-const PUBLIC: [&str; 12] = [
+const PUBLIC: [&str; 14] = [
     "/",
     "/openapi.json",
     "/docs",
@@ -27,7 +27,9 @@ const PUBLIC: [&str; 12] = [
     "/readyz",
     "/token",
     "/jwks",
+    "/bc-authorize",
     "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
     "/device/v1/bindings/start",
     "/device/v1/bindings",
 ];
@@ -90,7 +92,7 @@ impl Stage {
 
     fn body(&self, route: &Route) -> Vec<u8> {
         let method = route.method.as_str();
-        if !has_body(method) || route.path == "/token" {
+        if !has_body(method) || ["/token", "/bc-authorize"].contains(&route.path) {
             return Vec::new();
         }
         let company = &self.world.company;

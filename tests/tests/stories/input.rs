@@ -114,7 +114,9 @@ impl Desk {
 }
 
 fn json_routes() -> Vec<Route> {
-    let takes = |route: &Route| has_body(route.method.as_str()) && route.path != "/token";
+    let takes = |route: &Route| {
+        has_body(route.method.as_str()) && !["/token", "/bc-authorize"].contains(&route.path)
+    };
     routes().into_iter().filter(takes).collect()
 }
 

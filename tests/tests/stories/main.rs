@@ -7,6 +7,8 @@ mod approvals;
 mod audit;
 mod authenticator_app;
 mod callers;
+mod ciba;
+mod ciba_clients;
 mod clock;
 mod codes;
 mod command_line;
